@@ -3,10 +3,12 @@
 Run as `python -m tests.fake_engine`. What it does hangs on the prompt: `die` ends the process, `die once` ends only
 the first process that gets it, `die rendered` ends it with its last messages just sent, `hang` stops all signs of
 life, `fail` fails, `slow` waits for a cancellation at its second step, `wait FILE` for that file or a cancellation
-there, `paced` takes 20 ms for each, and `paced FILE` five times that while there is that file, `nan` renders what is
-no number, `breaks` fails after half of an early sound's pieces, `half FILE` waits for that file or a cancellation
-there, `decodes FILE` after its steps, `pulse BPM` renders clicks at this tempo plus 15 times (seed mod 4), each fourth
-of them low and loud. Anything else is a sine at 220 Hz times (seed mod 8 + 1).
+there, `paced SECONDS` says that each of its steps takes so many seconds, whatever they take, and `paced SECONDS OTHER
+FILE` stops after the first step until there is that file, says that each takes OTHER seconds from then on, and stops
+after some more until it is cancelled; rendered once more it is `paced SECONDS`. `nan` renders what is no number,
+`breaks` fails after half of an early sound's pieces, `half FILE` waits for that file or a cancellation there, `decodes
+FILE` after its steps, `pulse BPM` renders clicks at this tempo plus 15 times (seed mod 4), each fourth of them low and
+loud. Anything else is a sine at 220 Hz times (seed mod 8 + 1).
 Options in its command let it refuse to start, or end at its start, as long as a file is there.
 """
 
@@ -30,6 +32,9 @@ from timbred.ipc.child_exit import add_line_options, exit_with_daemon, send_last
 RATE = 16000
 MODEL_BYTES = 3_000_000
 
+MAX_LATE_STEPS = 12
+"""Steps after which `paced SECONDS OTHER FILE` waits for its cancellation."""
+
 
 class FakeEngine:
     """Carries out orders one after the other, as the real one does."""
@@ -38,6 +43,8 @@ class FakeEngine:
         self.token = token
         self.version = version
         self.sizes: dict[str, int] = {}
+        self.were_late: set[int] = set()
+        """Jobs that were cancelled because their steps took longer than expected."""
         self.hanging = threading.Event()
         self.link = DaemonLink(address, heartbeat, self.beat)
 
@@ -96,8 +103,7 @@ class FakeEngine:
             return
         began = time.monotonic()
         for step in range(1, order.steps + 1):
-            if words[0] == "paced":
-                time.sleep(0.1 if Path(words[-1]).exists() else 0.02)
+            pace = self._pace(job, words[1:], step) if words[0] == "paced" else None
             if words[0] in ("slow", "wait") and step == 2:
                 awaited = Path(words[1]) if words[0] == "wait" else None
                 while not self.link.is_cancelled(job) and not (awaited and awaited.exists()):
@@ -105,7 +111,8 @@ class FakeEngine:
             if self.link.is_cancelled(job):
                 self.link.send(engine_messages.JobCancelled(job=job))
                 return
-            remaining = (time.monotonic() - began) / step * (order.steps - step)
+            pace = (time.monotonic() - began) / step if pace is None else pace
+            remaining = pace * (order.steps - step)
             self.link.send(engine_messages.StepDone(job=job, step=step, steps=order.steps, remaining=remaining))
             if order.preview and step == 1:
                 preview = engine_messages.PreviewRendered(job=job, rate=RATE, channels=1)
@@ -123,6 +130,18 @@ class FakeEngine:
         self.link.send(rendered, *(self._sound(words, order.seconds, seed) for seed in order.seeds))
         if words == ["die", "rendered"]:
             os._exit(7)
+
+    def _pace(self, job: int, words: list[str], step: int) -> float:
+        """Return the seconds that this step of a `paced` job is said to take; wait where it has to."""
+        expected, *late = words
+        if not late or step == 1 or job in self.were_late:
+            return float(expected)
+        other, file = late
+        while not self.link.is_cancelled(job) and (step > MAX_LATE_STEPS or not Path(file).exists()):
+            time.sleep(0.005)
+        if self.link.is_cancelled(job):
+            self.were_late.add(job)
+        return float(other)
 
     def _decodes(self, job: int, words: list[str]) -> None:
         while words[0] == "decodes" and not self.link.is_cancelled(job) and not Path(words[1]).exists():

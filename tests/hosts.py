@@ -10,8 +10,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import IO
 
-TIMEOUT_S = 180.0
-"""Seconds after which a test that waits for a program's word is given up: far beyond what any of them takes."""
+from tests.patience import TIMEOUT_S
 
 HEADLESS = {"QT_QPA_PLATFORM": "offscreen", "QTWEBENGINE_DISABLE_SANDBOX": "1"}
 """What sclang needs where there is no screen."""

@@ -6,12 +6,10 @@ from functools import cache
 from pathlib import Path
 
 from tests.host_programs import absent, require_program
+from tests.patience import TIMEOUT_S
 
 InstallNpm = Callable[[str], Path]
 """`install_npm("osc@2.4.5")`: a folder in which Node finds this package."""
-
-WITHIN = 180.0
-"""Seconds that npm gets."""
 
 
 def installer(root: Path) -> InstallNpm:
@@ -23,7 +21,7 @@ def installer(root: Path) -> InstallNpm:
         folder = root / package.replace("/", "-").replace("@", "-")
         folder.mkdir()
         command = [npm, "install", package, "--no-audit", "--no-fund", "--ignore-scripts"]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=WITHIN, check=False)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
         return folder if done.returncode == 0 else absent(f"npm can't install {package}: {done.stderr[-300:]}")
 
     return install

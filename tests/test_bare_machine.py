@@ -14,6 +14,7 @@ from tests.conftest import imported_at_collection
 from tests.host_programs import HIDDEN, HOST_MODULES, PORTAUDIO, PROGRAMS, absent, require_program
 from tests.integration.conftest import settings_for
 from tests.integration.daemons import environment, hollow_checkpoint
+from tests.patience import TIMEOUT_S
 from timbred.player.process.devices import INSTALL_PORTAUDIO
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +38,7 @@ def run_bare(*command: str, environment: dict[str, str] | None = None) -> subpro
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=TIMEOUT_S,
         env=environment,
     )
 
@@ -132,8 +133,8 @@ def test_bare_machine_ends_its_command_with_itself():
         assert process.stdout is not None
         inside = psutil.Process(int(process.stdout.readline()))
         process.terminate()
-        assert process.wait(60) != 0
-        inside.wait(60)
+        assert process.wait(TIMEOUT_S) != 0
+        inside.wait(TIMEOUT_S)
 
 
 def test_path_without_hides_programs_and_keeps_the_others(tmp_path: Path):

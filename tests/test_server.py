@@ -5,14 +5,16 @@ import json
 import random
 import sys
 import threading
+import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.patience import LONG_TIMEOUT_SETTINGS, TIMEOUT_S, patient
 from tests.processes import none_left, python_path
 from timbred.config import load
 from timbred.ipc.engine_client import ENGINE_PROGRAM
@@ -28,17 +30,11 @@ from timbred.transports.base import InProcessClient
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = (sys.executable, "-m", "tests.fake_engine")
-TIMEOUT_S = 150
 
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", python_path(ROOT))
-
-
-@pytest.fixture(autouse=True)
-def counted_in_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("timbred.requests.prompt_texts.COUNTED_WITHIN_S", TIMEOUT_S)
 
 
 @asynccontextmanager
@@ -48,16 +44,18 @@ async def running(
     *settings: str,
     program: tuple[str, ...] = PROGRAM,
     stop_patience_s: float = STOP_PATIENCE_S,
+    clock: Callable[[], float] = time.monotonic,
 ) -> AsyncGenerator[Daemon]:
     ports = [f"{name}=0" for name in ("osc.port", "zmq.requests", "zmq.events", "http.port")]
     model = ["models.tiny.source=" + str(audioldm), "models.default=tiny"]
-    daemon = Daemon(load(None, {}, [*ports, *model, f"takes.folder={folder}", *settings]), program)
-    with none_left():
+    flags = [*ports, *model, f"takes.folder={folder}", *LONG_TIMEOUT_SETTINGS, *settings]
+    daemon = Daemon(load(None, {}, flags), program, clock)
+    with patient(), none_left():
         await daemon.start()
         try:
             yield daemon
         finally:
-            await asyncio.wait_for(daemon.stop(stop_patience_s), TIMEOUT_S)
+            await daemon.stop(stop_patience_s)
 
 
 @pytest.fixture(scope="session")
@@ -130,6 +128,7 @@ async def test_daemon_ends_every_request_exactly_once_in_any_case(tmp_path: Path
                 client.send(**generate(number, chance.choice(prompts), priority=chance.choice(["live", "normal"])))
                 sent.add(number)
                 for _ in range(chance.randrange(4)):
+                    client.send(type="status")  # so that there is an event in any case
                     received.append(await asyncio.wait_for(client.next_event(), TIMEOUT_S))
                 if chance.random() < 0.4:
                     client.send(type="cancel", id=chance.randrange(number + 1))

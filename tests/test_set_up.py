@@ -10,6 +10,7 @@ import pytest
 
 import set_up
 from tests.disks import on_disk
+from tests.patience import TIMEOUT_S
 
 ROOT = Path(__file__).parents[1]
 UNREACHABLE = {
@@ -33,7 +34,7 @@ def clone(folder: Path) -> Path:
 def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     return subprocess.run(
-        command, env={**kept, **environment}, capture_output=True, text=True, check=False, timeout=300
+        command, env={**kept, **environment}, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
     )
 
 

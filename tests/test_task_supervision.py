@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 
+from tests.patience import TIMEOUT_S
 from timbred import errors, server, task_supervision
 from timbred.config import load
 from timbred.ipc.child_exit import THREAD_FAILED_STATUS
@@ -59,7 +60,7 @@ async def test_supervisor_restarts_a_kept_task_until_it_is_cancelled():
         await asyncio.Event().wait()
 
     task = supervisor.keep(work, "keeps")
-    await asyncio.wait_for(steady.wait(), 60)
+    await asyncio.wait_for(steady.wait(), TIMEOUT_S)
     assert [fault.count for fault in supervisor.faults] == [3]
     task.cancel()
     await asyncio.wait([task])
@@ -69,7 +70,7 @@ async def test_supervisor_restarts_a_kept_task_until_it_is_cancelled():
 async def test_supervisor_breaks_the_daemon_when_a_required_task_fails():
     supervisor = Supervisor()
     supervisor.require(_fails(), "http")
-    await asyncio.wait_for(supervisor.broken.wait(), 60)
+    await asyncio.wait_for(supervisor.broken.wait(), TIMEOUT_S)
     assert supervisor.reason == "http failed (RuntimeError: told to fail); start timbred again"
 
 
@@ -99,7 +100,7 @@ async def test_supervisor_reports_failures_of_threads_and_callbacks(monkeypatch:
         thread.join()
         assert "reader" in {fault.task for fault in supervisor.faults}
 
-    await asyncio.wait_for(scene(), 60)
+    await asyncio.wait_for(scene(), TIMEOUT_S)
 
 
 def test_child_exit_ends_the_process_when_a_thread_fails():
@@ -110,7 +111,9 @@ def test_child_exit_ends_the_process_when_a_thread_fails():
         "threading.Thread(target=lambda: 1 / 0, name='mailbox').start()\n"
         "threading.Event().wait()\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
     assert done.returncode == THREAD_FAILED_STATUS
     assert "the thread mailbox failed" in done.stderr
     assert "ZeroDivisionError" in done.stderr

@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 import timbred
+from tests.patience import TIMEOUT_S
 from tests.processes import python_path
 from timbred.web import assets
 
@@ -40,7 +41,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         env={**os.environ, "PYTHONPATH": python_path()},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=TIMEOUT_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
@@ -103,7 +104,13 @@ class Installation:
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = [str(self.scripts / "python"), "-P", "-c", "from timbred.cli.main import main; main()", *words]
         return subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=400, check=False
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
         )
 
 

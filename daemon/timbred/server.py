@@ -5,6 +5,7 @@ import logging
 import os
 import shlex
 import signal
+import time
 from collections.abc import Callable, Mapping
 
 from timbred import errors
@@ -63,13 +64,20 @@ class Daemon:
     Args:
         config: The settings.
         engine_program: Command that starts an engine; None for the one that the environment names.
+        clock: Monotonic clock of rendering times, deadlines and flows.
 
     Raises:
         UnknownModel: No model has the name of the default model.
     """
 
-    def __init__(self, config: Config, engine_program: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        engine_program: tuple[str, ...] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.config = config
+        self.clock = clock
         self.engine_program = engine_program or engine_program_from(os.environ)
         self.models = registry.build(config.models_folder, config.sources)
         _ = self.models[config["models.default"]]
@@ -120,8 +128,11 @@ class Daemon:
             config["queue.length"],
             config["engine.jobs"],
             BackgroundTasks(self.supervisor),
+            self.clock,
         )
-        flows = FlowControllers(outbox, self.player, self.scheduler, lambda: self.settings.session, flows_by_voice)
+        flows = FlowControllers(
+            outbox, self.player, self.scheduler, lambda: self.settings.session, flows_by_voice, self.clock
+        )
         self.handlers = RequestHandlers(
             outbox,
             self.models,

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from tests.bridges.puredata_program import free_port
 from tests.bridges.supercollider_program import QUARK, recording, sclang_with_server
+from tests.free_ports import free_port
 from tests.hosts import TIMEOUT_S, Program, running
 from tests.integration.daemons import ROOT, DaemonProcess
 from tests.player.player_stage import jack_server

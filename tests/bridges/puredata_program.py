@@ -6,6 +6,7 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
+from tests.free_ports import free_port
 from tests.hosts import TIMEOUT_S, Program, Spoken, running
 from tests.integration.daemons import ROOT
 
@@ -91,13 +92,6 @@ class Pd:
 
     def close(self) -> None:
         self._socket.close()
-
-
-def free_port() -> int:
-    """A UDP port that was free a moment ago."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

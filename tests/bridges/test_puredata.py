@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from bridges.puredata.source.drum_machine import DRUMS, LEVEL, ROW_LEVEL, TEMPO
 from bridges.puredata.source.timbred import SILENCE
-from tests.bridges.puredata_program import FOLDER, NOTHING, RATE, SAMPLER, TWO_CLIENTS, Pd, free_port, pd_with
+from tests.bridges.puredata_program import FOLDER, NOTHING, RATE, SAMPLER, TWO_CLIENTS, Pd, pd_with
 from tests.bridges.stand_in import stand_in
+from tests.free_ports import free_port
 from tests.hosts import TIMEOUT_S
 from tests.integration.conftest import StartDaemon, settings_for
 from tests.integration.daemons import DaemonProcess

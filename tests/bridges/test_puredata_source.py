@@ -11,6 +11,7 @@ import pytest
 from bridges.puredata.source.help import NOT_FROM_PD, key_line
 from bridges.puredata.source.patch import Patch, escaped
 from tests.bridges.puredata_files import Box, Canvas, read
+from tests.patience import TIMEOUT_S
 from timbred.errors import CODES
 from timbred.protocol import messages as m
 from timbred.protocol.describe import keys_of
@@ -24,7 +25,10 @@ WITHOUT_CORDS = ("text", "declare", "table", "define")
 
 def test_puredata_source_makes_the_files(tmp_path: Path) -> None:
     subprocess.run(
-        [sys.executable, "-m", "bridges.puredata.source", str(tmp_path)], cwd=FOLDER.parents[1], check=True, timeout=60
+        [sys.executable, "-m", "bridges.puredata.source", str(tmp_path)],
+        cwd=FOLDER.parents[1],
+        check=True,
+        timeout=TIMEOUT_S,
     )
     made = {path.name: path.read_text("utf-8") for path in tmp_path.iterdir()}
     assert "timbred.pd" in made

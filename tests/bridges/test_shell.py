@@ -6,11 +6,12 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bridges.puredata_program import free_port
+from tests.free_ports import free_port
 from tests.hosts import running
 from tests.integration.clients import udp
 from tests.integration.daemons import ROOT, DaemonProcess
 from tests.integration.test_hosts import until_it_listens
+from tests.patience import TIMEOUT_S
 
 SHELL = ROOT / "bridges" / "shell"
 
@@ -22,7 +23,7 @@ def run(name: str, daemon: int, answers: int, *words: str) -> subprocess.Complet
         env={**os.environ, **ports},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=TIMEOUT_S,
         check=False,
     )
 

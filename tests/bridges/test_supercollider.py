@@ -13,11 +13,12 @@ import soundfile
 from numpy.typing import NDArray
 
 from bridges.supercollider.source.classes import NOT_FROM_HERE, arguments, keys
-from tests.bridges.puredata_program import free_port
 from tests.bridges.stand_in import stand_in
 from tests.bridges.supercollider_program import QUARK, RequireHost, recording, sclang, sclang_with_server, until_said
+from tests.free_ports import free_port
 from tests.integration.conftest import StartDaemon, settings_for
 from tests.integration.daemons import DaemonProcess
+from tests.patience import TIMEOUT_S
 from tests.player.player_stage import JackServer, jack_server
 from timbred.protocol import messages as m
 from timbred.protocol.coercion import fields_of
@@ -100,7 +101,7 @@ def test_supercollider_sound_is_audible(daemon: DaemonProcess, require_host: Req
     with sclang_with_server(require_host, tmp_path, body, daemon.osc, free_port()) as program:
         path, port = program.spoken.until(r"^take (\S+) (\d+)").groups()
         with recording(require_host, tmp_path) as captured:
-            subprocess.run([require_host("oscsend"), "127.0.0.1", port, "/play"], check=True, timeout=30)
+            subprocess.run([require_host("oscsend"), "127.0.0.1", port, "/play"], check=True, timeout=TIMEOUT_S)
             program.spoken.until("^over")
             received = captured.samples()[:, 0]
     needle = sound(path)[int(FADE_IN * 48000) :]
@@ -161,7 +162,7 @@ def test_supercollider_plays_on_the_daemons_voices(
         program.spoken.until(f"^play ended {take}")
         for address in ("/course", "/stop"):
             until_said(program, "^flow flowing", len(program.spoken.matching("^flow flowing")) + 2)
-            subprocess.run([require_host("oscsend"), "127.0.0.1", port, address], check=True, timeout=30)
+            subprocess.run([require_host("oscsend"), "127.0.0.1", port, address], check=True, timeout=TIMEOUT_S)
         program.spoken.until("^flow ended")
         assert not program.spoken.matching("ERROR|WARNING")
 
@@ -247,12 +248,12 @@ def test_supercollider_reports_a_missing_daemon_and_continues_when_it_starts(
         )
         go = [require_host("oscsend"), "127.0.0.1", program.spoken.until(r"^here (\d+)")[1], "/go"]
         program.spoken.until("^running false")
-        subprocess.run(go, check=True, timeout=30)
+        subprocess.run(go, check=True, timeout=TIMEOUT_S)
         program.spoken.until("^WARNING: timbred: generate isn't sent: no timbred answers at ")
         program.spoken.until("^failed timeout")
         start_daemon(f"osc.port={port}")
         program.spoken.until("^running true")
-        subprocess.run(go, check=True, timeout=30)
+        subprocess.run(go, check=True, timeout=TIMEOUT_S)
         assert "again-" in program.spoken.until(r"^take (\S+)")[1]
         assert len(program.spoken.matching("^WARNING: timbred: no timbred answers")) == 1
 
@@ -291,7 +292,7 @@ def test_supercollider_reports_a_daemon_that_ends_during_a_request(
             start_daemon(f"osc.port={port}")
             here = program.spoken.until(r"^here (\d+)")[1]
             until_said(program, "^running true", 2)
-            subprocess.run([require_host("oscsend"), "127.0.0.1", here, "/go"], check=True, timeout=30)
+            subprocess.run([require_host("oscsend"), "127.0.0.1", here, "/go"], check=True, timeout=TIMEOUT_S)
             program.spoken.until(r"^take \S+again-")
             assert len(program.spoken.matching("^lost ")) == 1
     finally:
@@ -303,7 +304,7 @@ def test_supercollider_source_makes_the_files(tmp_path: Path) -> None:
         [sys.executable, "-m", "bridges.supercollider.source", str(tmp_path)],
         cwd=QUARK.parents[1],
         check=True,
-        timeout=60,
+        timeout=TIMEOUT_S,
     )
     made = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(made) == 4

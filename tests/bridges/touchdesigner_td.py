@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 from tests.integration import osc
+from tests.patience import TIMEOUT_S
 
 Value = Any
 
@@ -504,14 +505,13 @@ class Project:
             if isinstance(operator, audiofileinCHOP):
                 operator.cook()
 
-    def until(self, true: Callable[[], bool], within: float = 30.0) -> float:
-        """Frame after frame until something holds; how long that took, in seconds."""
+    def until(self, true: Callable[[], bool]) -> None:
+        """Frame after frame until something holds."""
         began = time.monotonic()
         while not true():
-            assert time.monotonic() - began < within, "it didn't come true"
+            assert time.monotonic() - began < TIMEOUT_S, "it didn't come true"
             time.sleep(1 / 60)  # a frame's time: this is a render loop
             self.frame()
-        return time.monotonic() - began
 
     def told_at_end_of_frame(self, component: COMP, par: Par, before: Value) -> None:
         self._changes.append((component, par, before))
@@ -531,10 +531,3 @@ class Project:
             yield child
             if isinstance(child, COMP):
                 yield from self._all(child)
-
-
-def free_port() -> int:
-    """A UDP port that was free a moment ago."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

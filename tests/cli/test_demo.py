@@ -19,6 +19,7 @@ from tests.disks import on_disk
 from tests.hosts import Spoken
 from tests.integration.conftest import StartDaemon, settings_for, start_daemon
 from tests.integration.daemons import DaemonProcess, environment, gone, hollow_checkpoint
+from tests.patience import TIMEOUT_S
 from timbred.cli.demo import DemoDaemon
 from timbred.errors import ForbiddenPath
 
@@ -49,7 +50,7 @@ class Newcomer:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=TIMEOUT_S,
             check=False,
         )
 
@@ -110,7 +111,7 @@ def test_demo_draws_one_line_on_a_terminal(newcomer: Newcomer):
         while more := os.read(ours, 65536):
             shown += more
     os.close(ours)
-    assert process.wait(60) == 0
+    assert process.wait(TIMEOUT_S) == 0
     text = shown.decode()
     assert "\x1b[2K" in text, "the line is drawn anew"
     assert not any(level in text for level in ("INFO", "WARNING", "ERROR"))
@@ -188,7 +189,7 @@ def test_demo_ends_when_its_daemon_is_killed(newcomer: Newcomer):
         spoken.until("starting hollow")
         (daemon,) = process.children()
         daemon.kill()
-        assert process.wait(60) == 1
+        assert process.wait(TIMEOUT_S) == 1
         spoken.until(r"timbred: the daemon has exited \(status -9\); try again, or check its log")
         spoken.until(r"The log: ")
 
@@ -201,7 +202,7 @@ def test_demo_ends_when_the_running_daemon_is_killed(newcomer: Newcomer, tmp_pat
             spoken.until("starting hollow")
         finally:
             daemon.end_by_force(family)
-        assert process.wait(60) == 1
+        assert process.wait(TIMEOUT_S) == 1
         spoken.until("timbred: the daemon has exited; start it with: timbred serve")
 
 
@@ -212,6 +213,6 @@ def test_demo_that_is_interrupted_leaves_no_daemon(newcomer: Newcomer, number: s
         family = process.children(recursive=True)
         assert len(family) >= 2
         process.send_signal(number)
-        assert process.wait(60) != 0
+        assert process.wait(TIMEOUT_S) != 0
         assert gone(family)
     assert newcomer.logs == []

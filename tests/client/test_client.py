@@ -5,7 +5,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from itertools import groupby
@@ -16,9 +15,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.free_ports import free_port
 from tests.hosts import running
 from tests.integration.conftest import StartDaemon, settings_for
 from tests.integration.daemons import DaemonProcess
+from tests.patience import TIMEOUT_S
 from timbred import errors
 from timbred.client import (
     AsyncTimbred,
@@ -33,8 +34,8 @@ from timbred.client import (
 from timbred.client.connection import RequestCancelled
 from timbred.protocol import messages as m
 
-TIMEOUT_S = 150.0
-"""Seconds after which a test that hears nothing is given up: far beyond what any answer takes."""
+FOUND_WITHIN_S = async_client.DISCOVERY_TIMEOUT_S
+"""Seconds for which a client looks for its daemon."""
 
 
 @asynccontextmanager
@@ -49,12 +50,6 @@ def plain(daemon: DaemonProcess) -> Timbred:
 
 def names(events: list[m.Event | Sound]) -> list[str]:
     return [name for name, _ in groupby(type(event).__name__ for event in events)]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_timbred_generate_returns_the_files_samples(daemon: DaemonProcess) -> None:
@@ -248,6 +243,20 @@ async def test_async_timbred_reports_a_cancel_by_another_client(daemon: DaemonPr
                     timbred._link.send(b'{"type": "cancel", "id": "*"}')  # pyright: ignore[reportPrivateUsage]
 
 
+def noted_waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let clients look as long as usual; return the list of the seconds that they give a daemon to answer."""
+    monkeypatch.setattr(async_client, "DISCOVERY_TIMEOUT_S", FOUND_WITHIN_S)
+    waits: list[float] = []
+    wait_up = connection.DaemonConnection.wait_up
+
+    async def noted(link: connection.DaemonConnection, within: float) -> bool:
+        waits.append(within)
+        return await wait_up(link, within)
+
+    monkeypatch.setattr(connection.DaemonConnection, "wait_up", noted)
+    return waits
+
+
 @pytest.mark.parametrize("kind", ["nothing there", "something else there"])
 def test_timbred_reports_a_missing_daemon_within_two_seconds(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as other:
@@ -255,36 +264,32 @@ def test_timbred_reports_a_missing_daemon_within_two_seconds(kind: str, monkeypa
         port = int(other.getsockname()[1])
         if kind == "something else there":
             other.listen()
-        took: list[float] = []
-        for _ in range(3):  # a busy machine may be late, but not each time
-            with Timbred(requests=port) as timbred:
-                began = time.monotonic()
-                with pytest.raises(DaemonNotFound, match="start it with: timbred serve"):
-                    timbred.generate("pad")
-                took.append(time.monotonic() - began)
-            if took[-1] < 2.0:
-                break
-        assert min(took) < 2.0
+        waits = noted_waits(monkeypatch)
+        with Timbred(requests=port) as timbred, pytest.raises(DaemonNotFound, match="start it with: timbred serve"):
+            timbred.generate("pad")
+        assert sum(waits) <= FOUND_WITHIN_S < 2.0
         monkeypatch.setenv("TIMBRED_ZMQ_REQUESTS", str(port))
         monkeypatch.setattr(connection, "SERVICE", "_nobody._tcp.local.")
         with Timbred() as timbred, pytest.raises(DaemonNotFound):
             timbred.generate("pad")
 
 
-async def test_async_timbred_reports_a_missing_daemon_once_to_concurrent_requests() -> None:
-    began = time.monotonic()
+async def test_async_timbred_reports_a_missing_daemon_once_to_concurrent_requests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits = noted_waits(monkeypatch)
     async with AsyncTimbred(requests=free_port()) as timbred:
         asked = [timbred.generate("pad") for _ in range(20)]
         answers = await asyncio.gather(*asked, return_exceptions=True)
     assert all(isinstance(answer, DaemonNotFound) for answer in answers)
-    assert time.monotonic() - began < 20 * async_client.DISCOVERY_TIMEOUT_S / 2
+    assert waits == [FOUND_WITHIN_S], "one search for all"
 
 
 def test_timbred_finds_the_daemon_by_the_settings(daemon: DaemonProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIMBRED_ZMQ_REQUESTS", str(daemon.requests))
     monkeypatch.setenv("TIMBRED_ZMQ_EVENTS", str(daemon.events))
     with Timbred() as timbred:
-        assert timbred.connect() == DaemonAddress("127.0.0.1", daemon.requests, daemon.events)
+        assert timbred.connect(TIMEOUT_S) == DaemonAddress("127.0.0.1", daemon.requests, daemon.events)
 
 
 def test_timbred_finds_the_daemon_by_zeroconf(start_daemon: StartDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,10 +308,15 @@ def test_timbred_finds_the_daemon_by_zeroconf(start_daemon: StartDaemon, monkeyp
         return [await asyncio.wait_for(ours_alone(), TIMEOUT_S)]
 
     monkeypatch.setattr(connection, "browse", browse)
-    monkeypatch.setenv("TIMBRED_ZMQ_REQUESTS", str(free_port()))
+    monkeypatch.setenv("TIMBRED_ZMQ_REQUESTS", "0")  # no place that is tried first
     with Timbred() as timbred:
-        assert timbred.connect() == wanted
+        assert timbred.connect(TIMEOUT_S) == wanted
         assert isinstance(timbred.ping(), m.Pong)
+
+
+def kept_ports() -> tuple[str, str]:
+    """Settings of a daemon whose ports no other process takes when it has ended."""
+    return f"zmq.requests={free_port()}", f"zmq.events={free_port()}"
 
 
 def restarted(start_daemon: StartDaemon, before: DaemonProcess) -> DaemonProcess:
@@ -319,17 +329,21 @@ def until_step(events: Any) -> None:
             return
 
 
-def test_timbred_reports_a_stopping_daemon_and_finds_the_next_one(start_daemon: StartDaemon) -> None:
-    first = start_daemon()
+def test_timbred_reports_a_stopping_daemon_and_finds_the_next_one(
+    start_daemon: StartDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = start_daemon(*kept_ports())
     with plain(first) as timbred:
         events = timbred.generate_events("slow", steps=3)
         until_step(events)
         first.signal()
         with pytest.raises(errors.ShuttingDown, match="stopping"):
             list(events)
-        assert first.ended_in_time() == 0
+        assert first.ended() == 0
+        monkeypatch.setattr(async_client, "DISCOVERY_TIMEOUT_S", FOUND_WITHIN_S)
         with pytest.raises(DaemonNotFound):
             timbred.generate("pad")
+        monkeypatch.setattr(async_client, "DISCOVERY_TIMEOUT_S", TIMEOUT_S)
         second = restarted(start_daemon, first)
         assert timbred.generate("pad", seconds=0.1, steps=1).path.startswith(str(second.takes))
 
@@ -338,7 +352,7 @@ def test_timbred_notices_a_killed_daemon_and_finds_the_next_one(
     start_daemon: StartDaemon, tmp_path: Path, hollow: Path
 ) -> None:
     (tmp_path / "first").mkdir()
-    first = DaemonProcess(tmp_path / "first", *settings_for(hollow))
+    first = DaemonProcess(tmp_path / "first", *settings_for(hollow), *kept_ports())
     family = first.family()
     with plain(first) as timbred:
         events = timbred.generate_events("slow", steps=3)
@@ -363,17 +377,27 @@ def test_timbred_reports_a_daemon_that_does_not_answer(
         with pytest.raises(TimeoutError):
             timbred.models()
         daemon.process.send_signal(signal.SIGCONT)
-        monkeypatch.setattr(async_client, "ANSWER_TIMEOUT_S", 30.0)
+        monkeypatch.setattr(async_client, "ANSWER_TIMEOUT_S", TIMEOUT_S)
         assert isinstance(timbred.status(), m.StatusReply)
 
 
 async def test_async_timbred_waits_during_a_long_step(daemon: DaemonProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """The daemon answers for an engine that takes its time."""
-    monkeypatch.setattr(async_client, "ANSWER_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(async_client, "ANSWER_TIMEOUT_S", 3.0)
+    pongs = 0
+    hear = AsyncTimbred._on_event  # pyright: ignore[reportPrivateUsage]
+
+    def counted(timbred: AsyncTimbred, event: m.Event, samples: list[bytes]) -> None:
+        nonlocal pongs
+        pongs += isinstance(event, m.Pong)
+        hear(timbred, event, samples)
+
+    monkeypatch.setattr(AsyncTimbred, "_on_event", counted)
 
     async with connected(daemon) as timbred:
         sound = asyncio.create_task(timbred.generate("slow", steps=3))
-        done, _ = await asyncio.wait([sound], timeout=2.0)
-        assert not done
+        while pongs < 2:
+            assert not sound.done()
+            await asyncio.sleep(0.05)
         sound.cancel()
         await asyncio.wait([sound])

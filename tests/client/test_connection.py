@@ -6,6 +6,7 @@ import pytest
 import zmq
 import zmq.asyncio
 
+from tests.patience import TIMEOUT_S
 from timbred.client.connection import DaemonAddress, DaemonConnection, error_of
 from timbred.errors import Busy
 from timbred.protocol import messages as m
@@ -27,12 +28,12 @@ async def test_daemon_connection_continues_after_an_event_that_cannot_be_read_or
 
         link = DaemonConnection(context, DaemonAddress("127.0.0.1", port, port), received, lambda: None)
         try:
-            assert await link.wait_up(60)
+            assert await link.wait_up(TIMEOUT_S)
             link.send(b"{}")
             client, _ = await router.recv_multipart()
             for frame in (b"not JSON", b'{"type": "loaded", "model": "m"}', b'{"type": "pong"}'):
                 await router.send_multipart([client, frame])
-            assert isinstance(await asyncio.wait_for(pongs.get(), 60), m.Pong)
+            assert isinstance(await asyncio.wait_for(pongs.get(), TIMEOUT_S), m.Pong)
         finally:
             await link.close()
             router.close(linger=0)

@@ -9,6 +9,7 @@ import soundfile
 
 from tests.hosts import running
 from tests.integration.daemons import ROOT, DaemonProcess, environment
+from tests.patience import TIMEOUT_S
 from timbred.client import Timbred
 
 EXAMPLES = ROOT / "bridges" / "python"
@@ -19,7 +20,7 @@ def run(example: str, *arguments: str, folder: Path) -> "subprocess.CompletedPro
         [sys.executable, str(EXAMPLES / example), *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=TIMEOUT_S,
         env=environment(folder, fake_engine=True),
         check=False,
     )

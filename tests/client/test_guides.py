@@ -10,6 +10,7 @@ from urllib.error import HTTPError
 import pytest
 
 from tests.integration.daemons import ROOT, DaemonProcess, environment
+from tests.patience import TIMEOUT_S
 from timbred import errors
 from timbred.discovery.oscquery import ATTRIBUTES
 
@@ -27,7 +28,7 @@ def test_guides_python_runs_as_printed(daemon: DaemonProcess, tmp_path: Path, nu
         [sys.executable, "-c", blocks("python.md", "python")[number]],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=TIMEOUT_S,
         env={**environment(tmp_path, fake_engine=True), **place},
         cwd=tmp_path,
         check=False,
@@ -60,7 +61,7 @@ def test_guides_addresses_answer_as_described(daemon: DaemonProcess) -> None:
 
 def status(daemon: DaemonProcess, path: str) -> int:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{daemon.http}{path}", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{daemon.http}{path}", timeout=TIMEOUT_S) as answer:
             return answer.status
     except HTTPError as answer:
         return answer.code

@@ -65,7 +65,7 @@ def test_mdns_announces_the_listening_addresses_and_withdraws_them(start_daemon:
             "zmq.events": str(daemon.events),
         }
         daemon.signal()
-        assert daemon.ended_in_time() == 0
+        assert daemon.ended() == 0
         reported(browser, "Removed", "_oscjson._tcp.local.")
         reported(browser, "Removed", "_osc._udp.local.")
 
@@ -111,7 +111,7 @@ def test_mdns_is_off_by_default(start_daemon: StartDaemon, name: str) -> None:
         quiet = start_daemon(f"discovery.name={name}")
         assert quiet.process.poll() is None
         quiet.signal()
-        assert quiet.ended_in_time() == 0
+        assert quiet.ended() == 0
         loud = start_daemon("discovery.announce=1", f"discovery.name={name}")
         found = reported(browser, "Added", "_oscjson._tcp.local.")
         assert found["port"] == loud.http

@@ -7,9 +7,7 @@ from collections.abc import Generator
 
 from tests.integration import osc
 from tests.integration.osc import Reply, Tagged, Value
-
-TIMEOUT_S = 150.0
-"""Seconds after which a test that hears nothing is given up: far beyond what any answer takes."""
+from tests.patience import TIMEOUT_S
 
 TERMINAL = ("done", "cancelled", "fail")
 
@@ -166,6 +164,13 @@ def order(events: list[Reply]) -> list[str]:
 
 SOUND = ["queued", "started", "progress", "take", "done"]
 """The order of a sound that goes well."""
+
+
+def until_idle(client: Client) -> Reply:
+    """Wait until nothing is rendered or waits, after a sound that another test cancelled; return the status."""
+    while (status := client.ask("status")).arguments[:2] != (0, 0):
+        pass
+    return status
 
 
 def hold_engine(client: Client, name: str) -> None:

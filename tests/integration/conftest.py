@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration import clients
-from tests.integration.clients import UdpClient, hold_engine, let_go, new_id
+from tests.integration.clients import UdpClient, hold_engine, let_go, new_id, until_idle
 from tests.integration.daemons import DaemonProcess, hollow_checkpoint
 
 StartDaemon = Callable[..., DaemonProcess]
@@ -63,6 +63,13 @@ def other(daemon: DaemonProcess) -> Iterator[UdpClient]:
     with clients.udp(daemon.osc) as made:
         yield made
         made.say("cancel", "*")
+
+
+@pytest.fixture
+def idle(daemon: DaemonProcess) -> None:
+    """The shared daemon does nothing when the test begins."""
+    with clients.udp(daemon.osc) as asking:
+        until_idle(asking)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from tests.hosts import running
 from tests.integration.clients import UdpClient, udp
 from tests.integration.daemons import ROOT, DaemonProcess, environment
 from tests.integration.osc import Value
+from tests.patience import TIMEOUT_S
 
 BRIDGES = ROOT / "bridges"
 
@@ -66,7 +67,7 @@ def test_bridges_python_examples_make_a_sound(daemon: DaemonProcess, tmp_path: P
         [sys.executable, str(BRIDGES / "python" / f"first_request_{way}.py"), "a bright bell", "--port", str(port)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=TIMEOUT_S,
         env=environment(tmp_path, fake_engine=True),
         check=True,
     )
@@ -99,7 +100,7 @@ def test_bridges_python_lines_of_the_readme_make_a_sound(daemon: DaemonProcess, 
         [sys.executable, "-c", script],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=TIMEOUT_S,
         env=environment(tmp_path, fake_engine=True),
         check=True,
     )

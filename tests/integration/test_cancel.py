@@ -36,11 +36,8 @@ def test_cancel_ends_a_request_whose_steps_are_done(client: UdpClient, daemon: D
     assert not list(daemon.takes.glob("all-but-done*"))
     take = client.make_take("pad", "@name", "all but done")
     assert str(take.arguments[2]).endswith("all-but-done-0001.wav")
-    for _ in range(600):
-        if not list(daemon.takes.rglob("*.part")):
-            break
+    while list(daemon.takes.rglob("*.part")):
         time.sleep(0.05)
-    assert not list(daemon.takes.rglob("*.part"))
 
 
 def test_cancel_of_all_ends_only_this_clients_requests(client: UdpClient, other: UdpClient) -> None:

@@ -11,6 +11,7 @@ import soundfile
 
 from tests.integration.conftest import settings_for
 from tests.integration.daemons import ROOT, DaemonProcess, environment
+from tests.patience import TIMEOUT_S
 
 
 def run(folder: Path, *arguments: str, ports: DaemonProcess | None = None) -> subprocess.CompletedProcess[str]:
@@ -21,7 +22,7 @@ def run(folder: Path, *arguments: str, ports: DaemonProcess | None = None) -> su
         [sys.executable, "-m", "timbred", *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=TIMEOUT_S,
         cwd=ROOT,
         env=variables,
         check=False,

@@ -11,6 +11,7 @@ from tests.disks import mounted
 from tests.integration import clients
 from tests.integration.conftest import settings_for
 from tests.integration.daemons import FREE_PORTS, ROOT, DaemonProcess, environment, hollow_checkpoint
+from tests.patience import TIMEOUT_S
 
 TAKES = "takes.folder"
 
@@ -101,7 +102,7 @@ def test_disks_full_standard_error_does_not_stop_commands(full: Path, model: Pat
             for setting in (*FREE_PORTS, *settings_for(model), f"{TAKES}={tmp_path / 'takes'}"):
                 command += ["--set", setting]
             done = subprocess.run(
-                command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT, timeout=600, check=False,
+                command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT, timeout=TIMEOUT_S, check=False,
                 env={**environment(tmp_path, fake_engine=True), **more},
             )  # fmt: skip
         assert (full / "errors").stat().st_size == 0

@@ -15,6 +15,7 @@ from tests.integration import clients
 from tests.integration.clients import SOUND, UdpClient, order
 from tests.integration.conftest import StartDaemon
 from tests.integration.daemons import FAKE_ENGINE, ROOT, DaemonProcess, environment
+from tests.patience import TIMEOUT_S
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_engine_unavailable_is_explained_by_say_and_doctor(unable: DaemonProcess
             text=True,
             cwd=ROOT,
             env=environment(tmp_path, fake_engine=True),
-            timeout=600,
+            timeout=TIMEOUT_S,
             check=False,
         )
 

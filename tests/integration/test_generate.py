@@ -13,6 +13,7 @@ from tests.integration.daemons import DaemonProcess
 from tests.integration.osc import Reply, Tagged
 
 
+@pytest.mark.usefixtures("idle")
 def test_generate_sends_its_events_in_order_with_their_types(client: UdpClient) -> None:
     client.say("generate", "a1", "warm analog pad", "@seconds", 0.5, "@steps", 3, "@seed", 7)
     events = client.until_end()

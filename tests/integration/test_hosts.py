@@ -1,16 +1,19 @@
 """Musicians' own programs talk to the real daemon: oscsend and oscdump, Node, Pd, sclang."""
 
 import json
-import socket
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from tests.free_ports import free_port
 from tests.hosts import Program, running
 from tests.integration.clients import UdpClient
 from tests.integration.daemons import DaemonProcess
 from tests.npm import InstallNpm
+from tests.patience import TIMEOUT_S
 
 RequireHost = Callable[[str], str]
 
@@ -70,13 +73,6 @@ daemon.sendMsg('/timbred/generate', 12, "warm analog pad", "@seconds", 0.5, "@st
 """
 
 
-def free_port() -> int:
-    """A UDP port that was free a moment ago."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def until_it_listens(client: UdpClient, program: Program, port: int) -> None:
     """Oscdump says nothing when it is ready, so it is asked until it hears."""
     while not program.spoken.matching("/timbred/pong"):
@@ -85,13 +81,14 @@ def until_it_listens(client: UdpClient, program: Program, port: int) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.usefixtures("idle")
 def test_hosts_oscsend_and_oscdump_make_a_request(
     daemon: DaemonProcess, client: UdpClient, require_host: RequireHost
 ) -> None:
     oscsend, oscdump, port = require_host("oscsend"), require_host("oscdump"), free_port()
 
     def send(url: str, address: str, types: str, *arguments: str) -> None:
-        subprocess.run([oscsend, *url.split(), address, types, *arguments], check=True, timeout=30)
+        subprocess.run([oscsend, *url.split(), address, types, *arguments], check=True, timeout=TIMEOUT_S)
 
     here = f"127.0.0.1 {daemon.osc}"
     with running(oscdump, "-L", str(port)) as dump:
@@ -119,13 +116,14 @@ def test_hosts_node_makes_a_request_over_tcp(
     (folder / "talk.js").write_text(NODE, "utf-8")
     with running(node, "talk.js", str(daemon.osc), folder=folder) as talk:
         talk.spoken.until("/timbred/fail")
-        assert talk.process.wait(30) == 0
+        assert talk.process.wait(TIMEOUT_S) == 0
         said = [json.loads(line) for line in talk.spoken.lines]
     names = [one[0].removeprefix("/timbred/") for one in said if one[0] != "/timbred/progress"]
     assert names == ["welcome", "queued", "started", "take", "done", "fail"]
     assert said[-1][1:3] == ["n2", "bad-request"]
 
 
+@pytest.mark.usefixtures("idle")
 def test_hosts_pd_makes_a_request_with_netsend_and_netreceive(
     daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path
 ) -> None:
@@ -142,6 +140,7 @@ def test_hosts_pd_makes_a_request_with_netsend_and_netreceive(
     assert said[-1].startswith(f"done 7 1 {daemon.takes}")
 
 
+@pytest.mark.usefixtures("idle")
 def test_hosts_sclang_makes_a_request_with_netaddr_and_oscdef(
     daemon: DaemonProcess, require_host: RequireHost, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from tests.integration.clients import TIMEOUT_S, UdpClient
 from tests.integration.daemons import DaemonProcess
 from timbred.audiofile.reader import read_recipe
 
-LONG_TIMEOUT_S = 6 * TIMEOUT_S
+LONG_TIMEOUT_S = 2 * TIMEOUT_S
 """Seconds for the first measurement of a daemon, which compiles librosa's code."""
 
 
@@ -49,7 +49,7 @@ def test_measurement_measured_take_over_osc_has_the_arguments_of_every_take(clie
 
 
 def test_measurement_measured_take_over_websocket_says_why_a_value_is_missing(daemon: DaemonProcess) -> None:
-    with connect(f"ws://127.0.0.1:{daemon.http}/ws") as page:
+    with connect(f"ws://127.0.0.1:{daemon.http}/ws", open_timeout=TIMEOUT_S) as page:
         page.send(json.dumps({"type": "generate", "id": 3, "prompt": "pad", "seconds": 0.2, "measure": 1}))
         events = [json.loads(page.recv(LONG_TIMEOUT_S))]
         while events[-1]["type"] not in ("done", "fail"):

@@ -249,7 +249,7 @@ def test_models_stop_while_torch_is_being_imported(models: Path, tmp_path: Path)
         family = daemon.family()
         daemon.signal()
         assert client.until_end()[-1].arguments[:2] == ("too early", "shutting-down")
-        assert daemon.ended_in_time() == 0
+        assert daemon.ended() == 0
         assert gone(family)
 
 
@@ -261,6 +261,6 @@ def test_models_stop_while_denoising(real_daemon: DaemonProcess) -> None:
         real_daemon.signal()
         end = client.until_end()[-1]
         assert end.arguments[:2] == ("long", "shutting-down"), end
-        assert real_daemon.ended_in_time() == 0
+        assert real_daemon.ended() == 0
         assert gone(family)
         assert real_daemon.half_written() == []

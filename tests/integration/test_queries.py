@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration import clients
-from tests.integration.clients import SOUND, UdpClient, hold_engine, let_go, order
+from tests.integration.clients import SOUND, UdpClient, hold_engine, let_go, order, until_idle
 from tests.integration.conftest import StartDaemon
 from tests.integration.osc import Reply
 
@@ -35,7 +35,7 @@ def test_sync_is_answered_after_a_variation(client: UdpClient) -> None:
 
 def test_status_is_answered_by_status_reply(client: UdpClient) -> None:
     client.make_take("pad")
-    answer = client.ask("status")
+    answer = until_idle(client)
     assert (answer.name, answer.tags) == ("status.reply", "iiiffiiif")
     queued, running, resident, used, total, voices, rate, underruns, uptime = answer.arguments
     assert (queued, running, resident, voices, rate, underruns) == (0, 0, 1, 0, 48000, 0)

@@ -1,10 +1,13 @@
 """The same id again is the same request: it is answered with where it stands, and never run twice."""
 
+import pytest
+
 from tests.integration.clients import SOUND, UdpClient, hold_engine, let_go, order
 from tests.integration.daemons import DaemonProcess
 from tests.integration.osc import Reply
 
 
+@pytest.mark.usefixtures("idle")
 def test_resends_of_a_waiting_request_are_answered_queued(client: UdpClient, other: UdpClient) -> None:
     hold_engine(other, "holding")
     client.say("generate", "waits", "pad", "@seconds", 0.2, "@steps", 1)

@@ -18,7 +18,7 @@ Json = dict[str, Any]
 @pytest.fixture
 def page(daemon: DaemonProcess) -> Iterator[ClientConnection]:
     """A connection as a program makes it."""
-    with connect(f"ws://127.0.0.1:{daemon.http}/ws") as made:
+    with connect(f"ws://127.0.0.1:{daemon.http}/ws", open_timeout=TIMEOUT_S) as made:
         yield made
 
 
@@ -54,8 +54,8 @@ def test_websocket_refuses_invalid_requests(page: ClientConnection, client: UdpC
 
 def test_websocket_refuses_another_origin(daemon: DaemonProcess) -> None:
     own = f"http://127.0.0.1:{daemon.http}"
-    with connect(f"ws://127.0.0.1:{daemon.http}/ws", origin=own) as page:  # pyright: ignore[reportArgumentType]
+    with connect(f"ws://127.0.0.1:{daemon.http}/ws", origin=own, open_timeout=TIMEOUT_S) as page:  # pyright: ignore[reportArgumentType]
         assert ask(page, type="ping") == {"type": "pong"}
     with pytest.raises(InvalidStatus) as refused:
-        connect(f"ws://127.0.0.1:{daemon.http}/ws", origin="http://evil.example")  # pyright: ignore[reportArgumentType]
+        connect(f"ws://127.0.0.1:{daemon.http}/ws", origin="http://evil.example", open_timeout=TIMEOUT_S)  # pyright: ignore[reportArgumentType]
     assert refused.value.response.status_code == 403

@@ -57,6 +57,7 @@ def names(events: list[Json]) -> list[str]:
     return [name for name, _ in itertools.groupby(event["type"] for event in events)]
 
 
+@pytest.mark.usefixtures("idle")
 def test_zeromq_dealer_hears_events_in_order_by_name(sockets: Sockets) -> None:
     dealer = sockets.connected(zmq.DEALER)
     request = {"type": "generate", "id": "d1", "prompt": "warm pad", "seconds": 0.5, "seed": 7, "steps": 3}

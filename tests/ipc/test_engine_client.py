@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.patience import TIMEOUT_S, patient
 from tests.processes import none_left, python_path
 from timbred.ipc import engine_messages, socket_folder, supervisor
 from timbred.ipc.child_exit import TOKEN_VARIABLE
@@ -46,7 +47,7 @@ class EventRecorder:
             self.events.put_nowait((message, [bytes(frame) for frame in payload]))
 
     async def next(self) -> Any:
-        return await asyncio.wait_for(self.events.get(), 300)
+        return await asyncio.wait_for(self.events.get(), TIMEOUT_S)
 
 
 @pytest.fixture(autouse=True)
@@ -66,8 +67,9 @@ async def engine(
     program: tuple[str, ...] = PROGRAM, **settings: Any
 ) -> AsyncGenerator[tuple[EngineLink, EventRecorder]]:
     recorder = EventRecorder()
+    settings.setdefault("timeout_s", TIMEOUT_S)
     link = EngineLink(EngineSettings(program=program, **settings), recorder)
-    with none_left():
+    with patient(), none_left():
         link.start()
         try:
             yield link, recorder
@@ -341,7 +343,7 @@ def test_engine_link_ignores_a_pause_of_all_processes():
         "from timbred.ipc.engine_client import EngineLink, EngineSettings\n"
         "async def main():\n"
         "    recorder = EventRecorder()\n"
-        "    link = EngineLink(EngineSettings(program=PROGRAM, heartbeat_s=0.2, timeout_s=2.0), recorder)\n"
+        "    link = EngineLink(EngineSettings(program=PROGRAM, heartbeat_s=0.2, timeout_s=5.0), recorder)\n"
         "    link.start()\n"
         "    print((await recorder.next()).pid, flush=True)\n"
         "    await asyncio.to_thread(sys.stdin.readline)\n"
@@ -366,7 +368,7 @@ def test_engine_link_ignores_a_pause_of_all_processes():
     try:
         pid = daemon.stdout.readline().strip()
         os.killpg(daemon.pid, signal.SIGSTOP)
-        time.sleep(4.0)  # twice the time limit: the pause itself is what is tested
+        time.sleep(7.5)  # longer than the timeout: the pause itself is what is tested
         os.killpg(daemon.pid, signal.SIGCONT)
         print(file=daemon.stdin, flush=True)
         assert daemon.stdout.readline().split() == ["JobRendered", pid]
@@ -398,5 +400,5 @@ def test_engine_link_engine_ends_with_a_killed_daemon(short_folder: Path):
     daemon.kill()
     daemon.wait()
     daemon.stdout.close()
-    engine_process.wait(30)
+    engine_process.wait(TIMEOUT_S)
     assert not list(short_folder.iterdir())

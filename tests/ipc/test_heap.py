@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from tests.patience import TIMEOUT_S
 from timbred.ipc import heap
 
 FRAGMENTED = """
@@ -31,7 +32,9 @@ assert before - resident() > 50_000_000, (before, resident())
     heap.retained_free_bytes() == 0, reason="this C library doesn't say what it holds (glibc 2.33 does)"
 )
 def test_heap_release_returns_what_lies_between_blocks_in_use():
-    done = subprocess.run([sys.executable, "-c", FRAGMENTED], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", FRAGMENTED], capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -11,6 +11,7 @@ from tests.integration import clients
 from tests.integration.clients import SOUND, order
 from tests.integration.conftest import settings_for
 from tests.integration.daemons import ROOT, DaemonProcess, environment, hollow_checkpoint
+from tests.patience import TIMEOUT_S
 from timbred.ipc.isolation import child_environment
 
 FOREIGN = ("random", "queue", "numpy", "statistics", "colorsys", "bisect")
@@ -59,7 +60,7 @@ def test_isolation_of_commands_imports_nothing_from_the_working_folder(
         env={**environment(tmp_path, fake_engine=False), "TIMBRED_TAKES_FOLDER": str(tmp_path / "takes")},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=TIMEOUT_S,
         check=False,
     )
     assert MARK not in done.stderr

@@ -1,6 +1,7 @@
 """Spare processes: when they are started, that they take over, and that none is left. Real processes, no torch."""
 
 import asyncio
+import math
 import os
 import sys
 from collections.abc import AsyncGenerator
@@ -12,6 +13,7 @@ import psutil
 import pytest
 
 from tests.ipc.test_engine_client import EventRecorder, render
+from tests.patience import TIMEOUT_S
 from tests.processes import none_left
 from timbred.ipc import engine_client as engine_link
 from timbred.ipc import engine_messages, supervisor
@@ -49,7 +51,7 @@ class Stage:
             pass
 
     async def until_warm(self) -> int:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(TIMEOUT_S):
             while not self.spare.is_warm:
                 await asyncio.sleep(0.01)
         assert self.link.process.spare_pid is not None
@@ -113,7 +115,7 @@ async def test_supervisor_ends_a_spare_when_memory_is_short(monkeypatch: pytest.
         await subject.make_sound()
         process = psutil.Process(await subject.until_warm())
         available = engine_link.MIN_BYTES_FOR_SPARE_ENGINE // 2 - 1
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(TIMEOUT_S):
             while subject.link.process.spare_pid is not None:
                 await asyncio.sleep(0.01)
         assert not process.is_running()
@@ -152,6 +154,7 @@ async def test_supervisor_pauses_only_after_ends_without_a_success(monkeypatch: 
             seconds = 0.0
         return await sleep(seconds, *rest)
 
+    monkeypatch.setattr(supervisor, "HEALTHY_AFTER_S", math.inf)  # an engine may take long to start
     recorder = EventRecorder()
     link = EngineLink(EngineSettings(program=PROGRAM), recorder)
     with none_left():

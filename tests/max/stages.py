@@ -13,9 +13,7 @@ from typing import Any
 from max_patches.patcher import Box, Patch
 from max_patches.words import port as usual_port
 from tests.integration.daemons import ROOT
-
-TIMEOUT_S = 180.0
-"""Seconds after which a test that waits is given up: far beyond what anything here takes."""
+from tests.patience import TIMEOUT_S
 
 SCRIPTS = ROOT / "max_patches" / "timbred"
 STAGE = Path(__file__).parent / "stage" / "stage.js"

@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import socket
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 from max_patches import abstraction, clip, drum, instrument, parts, voice
 from max_patches.patcher import Patch
+from tests.free_ports import free_port
 from tests.integration.conftest import StartDaemon, settings_for
 from tests.integration.daemons import DaemonProcess
 from tests.max.stages import MaxStage, Seen, live, playing
@@ -38,13 +38,6 @@ def connected(play: Play, patch: Patch, daemon: DaemonProcess, **more: Any) -> G
     with play(patch, daemon.osc, set_of_live=more.pop("set_of_live", live()), **more) as stage:
         stage.status("connected to timbred")
         yield stage
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def generate(stage: MaxStage, words: str) -> None:

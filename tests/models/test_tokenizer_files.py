@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import RobertaTokenizer
 
+from tests.patience import TIMEOUT_S
 from tests.requests.test_resolve import CARD, SPEAKER, resolved
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident
@@ -247,7 +248,7 @@ async def test_text_counter_does_not_wait_for_an_endless_count(
     windows = TokenizerFiles.windows
 
     def slow(self: TokenizerFiles, folder: Path, name: str) -> Windows:
-        assert may_end.wait(60)
+        assert may_end.wait(TIMEOUT_S)
         return windows(self, folder, name)
 
     monkeypatch.setattr(TokenizerFiles, "windows", slow)
@@ -261,7 +262,7 @@ async def test_text_counter_does_not_wait_for_an_endless_count(
         may_end.set()
         late = texts.late
         assert late is not None
-        await asyncio.wait_for(late, 60)
+        await asyncio.wait_for(late, TIMEOUT_S)
         assert texts.count_if_known(asked) is None, "it is counted again"
 
     with caplog.at_level(logging.WARNING, "timbred"):

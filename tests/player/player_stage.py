@@ -18,6 +18,7 @@ import psutil
 import soundfile
 from numpy.typing import NDArray
 
+from tests.patience import LONG_TIMEOUT_SETTINGS, TIMEOUT_S, patient
 from timbred.audio import Clip, SampleRate, Samples
 from timbred.config import load
 from timbred.player.client import PlayerClient
@@ -26,7 +27,6 @@ from timbred.protocol.boundary import ClientId
 
 RATE = 48_000
 CLIENT = ClientId("test")
-TIMEOUT_S = 180.0
 PROMISCUOUS = {"timbred-test-0": False, "timbred-test-1": True}
 """The servers of ours that there may be at a time, by name. A client listens for its server at a path made of its own
 name alone, so two that open at once, each on another server, are told what is for the other, and both are turned away.
@@ -71,7 +71,9 @@ class JackServer:
 
     def start(self) -> None:
         self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait = subprocess.run(["jack_wait", "-w", "-s", self.name, "-t", "20"], capture_output=True, check=False)
+        wait = subprocess.run(
+            ["jack_wait", "-w", "-s", self.name, "-t", f"{TIMEOUT_S:.0f}"], capture_output=True, check=False
+        )
         assert wait.returncode == 0, wait.stdout
         assert self.process.poll() is None, f"another server is called {self.name}"
 
@@ -168,8 +170,7 @@ class Recording:
     def end(self) -> None:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(TIMEOUT_S)
+            self._process.wait(TIMEOUT_S)
         if self._process.stdin is not None:
             self._process.stdin.close()
 
@@ -190,12 +191,13 @@ async def player(
 ) -> AsyncGenerator[tuple[PlayerClient, RecordingOutbox]]:
     """A player with a long lead, so that a busy machine doesn't make a test's sound stutter."""
     received = RecordingOutbox()
-    subject = PlayerClient(received, load(None, {}, [f"player.lead={lead}", *settings]), **keys)
-    subject.start()
-    try:
-        yield subject, received
-    finally:
-        await subject.stop(5.0)
+    subject = PlayerClient(received, load(None, {}, [*LONG_TIMEOUT_SETTINGS, f"player.lead={lead}", *settings]), **keys)
+    with patient():
+        subject.start()
+        try:
+            yield subject, received
+        finally:
+            await subject.stop(TIMEOUT_S)
         assert not [child for child in psutil.Process().children() if "playback" in " ".join(child.cmdline())]
 
 

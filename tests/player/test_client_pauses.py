@@ -12,9 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.patience import TIMEOUT_S
+
 ROOT = Path(__file__).parents[2]
 
-PATIENCE_S = 1.5
+SILENCE_S = 5.0
 """Seconds of silence after which the player is started again here; 10 by default."""
 
 DAEMON = f"""
@@ -23,7 +25,7 @@ from tests.player.player_stage import player
 from timbred.ipc import player_messages
 
 async def main():
-    async with player("player.device=no such card", "player.patience={PATIENCE_S}") as (subject, _):
+    async with player("player.device=no such card", "player.patience={SILENCE_S}") as (subject, _):
         said = asyncio.Queue()
         hear, lost = subject.child_message_received, subject.child_lost
 
@@ -43,7 +45,7 @@ async def main():
             await asyncio.to_thread(input)
             while not said.empty():
                 said.get_nowait()
-            for _ in range(16):  # signs of life for more than twice the patience
+            for _ in range(16):  # signs of life of a player that goes on
                 await said.get()
 
 anyio.run(main)
@@ -65,7 +67,7 @@ def daemon() -> Generator[psutil.Popen]:
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        psutil.wait_procs(children, 30)
+        psutil.wait_procs(children, TIMEOUT_S)
         for pipe in (process.stdin, process.stdout):
             assert pipe is not None
             pipe.close()
@@ -85,7 +87,7 @@ def test_client_pauses_of_daemon_and_player_together_end_neither() -> None:
     with daemon() as process:
         player = said_by(process)
         os.killpg(process.pid, signal.SIGSTOP)
-        time.sleep(3 * PATIENCE_S)  # the pause itself is what is tested
+        time.sleep(1.5 * SILENCE_S)  # the pause itself is what is tested
         os.killpg(process.pid, signal.SIGCONT)
         ask(process)
         assert said_by(process) == player
@@ -96,7 +98,7 @@ def test_client_pauses_of_the_player_alone_restart_it() -> None:
     with daemon() as process:
         player = said_by(process)
         psutil.Process(int(player)).send_signal(signal.SIGSTOP)
-        assert said_by(process) == f"lost: no heartbeat for {PATIENCE_S:g} s"
+        assert said_by(process) == f"lost: no heartbeat for {SILENCE_S:g} s"
         ask(process)
         assert said_by(process).isdigit()
         assert not psutil.pid_exists(int(player))

@@ -9,6 +9,7 @@ import pytest
 
 from tests.bare_machine import SITECUSTOMIZE
 from tests.host_programs import require_portaudio
+from tests.patience import TIMEOUT_S
 from tests.player.player_stage import CLIENT, play, player
 from timbred import errors
 from timbred.ipc import player_messages
@@ -101,4 +102,4 @@ def test_client_unavailable_ends_the_player_of_a_killed_daemon():
     daemon.kill()
     daemon.wait()
     daemon.stdout.close()
-    process.wait(30)
+    process.wait(TIMEOUT_S)

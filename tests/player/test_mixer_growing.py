@@ -187,7 +187,7 @@ async def test_mixer_growing_sound_at_another_speed_is_prepared_once_it_is_whole
     async with running(tmp_path, audioldm, *SETTINGS) as daemon:
         client = daemon.transports.client()
         await daemon.player.opened()
-        client.send(**request("a", seconds=4.0, speed=2.0))
+        client.send(**request("a", seconds=16.0, speed=2.0))
         playing = await until(client, m.Playing)
         orders = {daemon.player.order_of(number) for number in range(1, 3)} - {None}
         [order] = orders
@@ -195,7 +195,7 @@ async def test_mixer_growing_sound_at_another_speed_is_prepared_once_it_is_whole
         while (now := daemon.player.order_of(order.play)) is not None and now.rate == RATE:
             await asyncio.sleep(0.01)
         assert now is None or now.rate == RATE / 2
-        assert (await until(client, m.Ended)).frame - playing.frame == pytest.approx(2 * RATE, abs=4)
+        assert (await until(client, m.Ended)).frame - playing.frame == pytest.approx(8 * RATE, abs=4)
 
 
 async def test_mixer_growing_sound_that_is_cancelled_fails_or_loses_its_engine_ends_on_its_voice(

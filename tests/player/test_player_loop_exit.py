@@ -8,6 +8,7 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.patience import TIMEOUT_S
 from tests.player.player_stage import RATE, JackServer, Require, player, recording
 from timbred.audio import Samples
 
@@ -31,8 +32,8 @@ async def main():
         print(subject.process.pid, flush=True)
         input()
         play(subject, tone(), loop=True)
-        await outbox.until(m.Playing)
-        while subject.last.frame < 3 * RATE:
+        began = await outbox.until(m.Playing)
+        while subject.last.frame < began.frame + 3 * RATE:
             await asyncio.sleep(0.05)
         print("sounding", flush=True)
         await told.wait()
@@ -54,7 +55,7 @@ async def recorded_until_it_left(sign: int, require_host: Require, folder: Path)
             assert daemon.stdout.readline() == "sounding\n"
             daemon.send_signal(sign)
             daemon.wait()
-            playing.wait(30)
+            playing.wait(TIMEOUT_S)
             await another_opens()
             return record.samples()
     finally:

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from benchmarks.player_underruns import hold_gil, keep_engine_busy
-from tests.player.player_stage import RATE, TIMEOUT_S, Require, jack_server, recording
+from tests.player.player_stage import RATE, Require, jack_server, recording
 from tests.player.unbroken import Gap, gaps
 from timbred.audio import Samples
 from timbred.config import load
@@ -68,7 +68,7 @@ async def soak(folder: Path, require_host: Require) -> tuple[Samples, int, int, 
                 await asyncio.sleep(0.05)
             return record.samples(), underruns, late, busy, voices
     finally:
-        await asyncio.wait_for(daemon.stop(), TIMEOUT_S)
+        await daemon.stop()
 
 
 async def test_player_loop_soak_plays_a_loop_unchanged_under_load(

@@ -15,6 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from tests.patience import TIMEOUT_S
 from tests.requests.test_resolve import resolved
 from timbred import errors
 from timbred.audio import Clip, SampleRate, Seconds
@@ -437,7 +438,7 @@ class RequestsAndLosses(RuleBasedStateMachine):
             assert self.outbox.answers(m.Loaded, "load") == self.loads
             assert self.outbox.answers(m.Unloaded, "unload") == self.unloads
             if self.stopping is not None:
-                self.runner.run(asyncio.wait_for(self.stopping, 10.0))
+                self.runner.run(asyncio.wait_for(self.stopping, TIMEOUT_S))
         finally:
             for trial in self.trials:
                 trial.cancel()

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.patience import TIMEOUT_S
 from timbred.storage import created_files
 from timbred.storage.created_files import Created, sweep
 
@@ -88,7 +89,7 @@ def test_sweep_removes_what_a_killed_process_recorded_and_nothing_else(tmp_path:
     for path in mine:
         path.write_bytes(b"mine")
     process, part = start_writer(tmp_path)
-    assert process.wait(60) == 9
+    assert process.wait(TIMEOUT_S) == 9
     process.communicate()
     (previews / "changed.wav").write_bytes(b"changed, longer")
     (previews / "replaced.wav").unlink()

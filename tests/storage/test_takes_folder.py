@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 import pytest
 
+from tests.patience import TIMEOUT_S
 from timbred.errors import DiskFull, ForbiddenPath
 from timbred.storage import takes_folder
 from timbred.storage.library import Library
@@ -373,7 +374,7 @@ def test_writer_publishes_before_the_disk_is_synchronised(takes: TakesFolder, mo
     disk_is_free, settled, synchronize = threading.Event(), set[int](), os.fsync
 
     def slow(handle: int) -> None:
-        assert disk_is_free.wait(60)
+        assert disk_is_free.wait(TIMEOUT_S)
         synchronize(handle)
         settled.add(os.fstat(handle).st_ino)
 

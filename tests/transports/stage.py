@@ -11,6 +11,7 @@ import numpy as np
 from pythonosc.osc_message import OscMessage
 from pythonosc.osc_message_builder import OscMessageBuilder
 
+from tests.patience import TIMEOUT_S
 from timbred.audio import Clip, SampleRate
 from timbred.config import Config, load
 from timbred.errors import ShuttingDown
@@ -19,9 +20,6 @@ from timbred.protocol.boundary import ClientId, Outbox
 from timbred.protocol.osc_packets import SlipDecoder, encode_slip
 from timbred.transports.base import Transports
 from timbred.transports.sockets import Ports
-
-TIMEOUT_S = 150.0
-"""Seconds after which a test that hears nothing is given up: far beyond what any answer takes."""
 
 STATUS = m.StatusReply(
     jobs_queued=0,

@@ -14,6 +14,7 @@ import zmq
 import zmq.asyncio
 from websockets.asyncio.client import ClientConnection, connect
 
+from tests.patience import TIMEOUT_S
 from tests.transports.stage import Stage, TcpHost, osc, staged
 from timbred.protocol import messages as m
 from timbred.protocol.osc_packets import encode_slip
@@ -124,7 +125,8 @@ async def line_of(stage: Stage, transport: str) -> AsyncGenerator[Line]:
         finally:
             context.destroy(linger=0)
     else:
-        async with connect(f"ws://127.0.0.1:{stage.ports.http}/ws", proxy=None) as made:
+        address = f"ws://127.0.0.1:{stage.ports.http}/ws"
+        async with connect(address, proxy=None, open_timeout=TIMEOUT_S, ping_timeout=TIMEOUT_S) as made:
             try:
                 yield _Json(made)
             finally:

@@ -10,6 +10,7 @@ import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from tests.patience import TIMEOUT_S
 from tests.transports.stage import Stage, staged
 
 
@@ -26,7 +27,8 @@ async def get(stage: Stage, path: str, **headers: str) -> tuple[int, bytes]:
 
 
 def socket_of(stage: Stage, origin: str | None = None) -> connect:
-    return connect(f"ws://127.0.0.1:{stage.ports.http}/ws", origin=origin, proxy=None)  # pyright: ignore[reportArgumentType]
+    address = f"ws://127.0.0.1:{stage.ports.http}/ws"
+    return connect(address, origin=origin, proxy=None, open_timeout=TIMEOUT_S, ping_timeout=TIMEOUT_S)  # pyright: ignore[reportArgumentType]
 
 
 async def ask(made: ClientConnection, **request: Any) -> dict[str, Any]:

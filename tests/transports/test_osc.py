@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 
+from tests.patience import TIMEOUT_S
 from tests.transports.stage import STATUS, ReceivedMessage, TcpHost, UdpHost, osc, read_message, staged
 from timbred.protocol import messages as m
 from timbred.protocol.osc_packets import SLIP_END, encode_slip, pad_string
@@ -225,11 +226,12 @@ async def test_osc_connections_open_and_close_without_leaks(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-async def test_osc_events_at_the_end_arrive(tmp_path: Path, transport: str) -> None:
+async def test_osc_events_at_the_end_arrive(tmp_path: Path, transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timbred.protocol.osc.MAX_TIME_TAG_AHEAD_S", 2 * TIMEOUT_S)
     async with staged(tmp_path) as stage, stage.udp() if transport == "udp" else stage.tcp() as host:
         host.send("/timbred/generate", "a", "wait")
         await events(host, 2)
-        host.send_raw(bundle(ahead(0.9), osc("/timbred/status")))
+        host.send_raw(bundle(ahead(TIMEOUT_S), osc("/timbred/status")))
         await host.ask("/timbred/ping")
         stage.daemon.shut_down()
         await stage.transports.stop()

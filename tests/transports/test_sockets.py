@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.free_ports import free_port
 from tests.transports.stage import FakeDaemon, Stage, config_for, staged
 from timbred.errors import BadRequest
 from timbred.transports.base import Transports
@@ -25,10 +26,9 @@ async def test_transports_name_a_taken_port_and_leave_nothing_bound(tmp_path: Pa
         await transports.start(FakeDaemon(transports.outbox))
         await transports.stop()
 
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        taken = other.getsockname()[1]
-        with pytest.raises(BadRequest) as refused:
-            await start(f"{setting}={taken}")
+    taken = free_port()
+    with socket.create_server(("127.0.0.1", taken)), pytest.raises(BadRequest) as refused:
+        await start(f"{setting}={taken}")
     assert f"{setting}: port {taken} is in use" in refused.value.message
     assert f"--set {setting}=0" in refused.value.message
     await start(f"{setting}={taken}")

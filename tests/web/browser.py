@@ -14,12 +14,11 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
+from tests.patience import TIMEOUT_S
+
 Json = dict[str, Any]
 
-TIMEOUT_S = 150.0
-"""Seconds after which a test that waits is given up: far beyond what anything takes."""
-
-NEVER = 300.0
+NEVER = 2 * TIMEOUT_S
 """Seconds after which Chromium itself is given up."""
 
 QUIET = (
@@ -63,7 +62,8 @@ class Wire:
 
     def __init__(self, address: str) -> None:
         self._closing = contextlib.ExitStack()
-        self._socket: ClientConnection = self._closing.enter_context(connect(address, max_size=None, proxy=None))
+        line = connect(address, max_size=None, proxy=None, open_timeout=TIMEOUT_S, ping_timeout=TIMEOUT_S)
+        self._socket: ClientConnection = self._closing.enter_context(line)
         self._numbers = itertools.count(1)
         self._asked: dict[int, Future[Json]] = {}
         self._lock = threading.Lock()
@@ -188,6 +188,18 @@ class Page:
         if "exceptionDetails" in answer:
             raise AssertionError(f"{expression}: {answer['exceptionDetails']}\n{self.text('body')[:3000]}")
         return answer["result"].get("value")
+
+    def watch(self, selector: str) -> None:
+        """From now on, notice an element that may soon be gone again; `until_seen` waits for it."""
+        self.run(
+            f"(window.seenBriefly = !!$({json.dumps(selector)}), new MutationObserver(() => {{"
+            f" window.seenBriefly ||= !!$({json.dumps(selector)}); }})"
+            ".observe(document.body, { subtree: true, childList: true, attributes: true }), 0)"
+        )
+
+    def until_seen(self) -> None:
+        """Wait until the element that is watched for has been there."""
+        self.until("window.seenBriefly")
 
     def text(self, selector: str) -> str:
         """All text in an element, whether it has been drawn yet or not."""

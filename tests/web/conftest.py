@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.free_ports import free_port
 from tests.host_programs import require_program
 from tests.integration.daemons import DaemonProcess, hollow_checkpoint
 from tests.processes import none_left
@@ -31,7 +32,7 @@ class Restartable:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.model = hollow_checkpoint(folder / "hollow")
-        self.now = self._started("http.port=0")
+        self.now = self._started(f"http.port={free_port()}")
 
     def _started(self, *settings: str) -> DaemonProcess:
         return DaemonProcess(

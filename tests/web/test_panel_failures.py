@@ -53,7 +53,7 @@ def test_panel_failures_of_an_engine_that_cannot_start_are_shown_until_it_starts
     ]
     assert unable.run("document.documentElement.scrollWidth <= innerWidth")
     reason.unlink()
-    unable.until(f"{LINE} === ''", 100)
+    unable.until(f"{LINE} === ''")
     assert unable.run("$('#process-alerts').getBoundingClientRect().height") == 0
 
 

@@ -11,8 +11,9 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from tests.patience import TIMEOUT_S
 from tests.storage.test_library import take
-from tests.transports.stage import TIMEOUT_S, Stage, config_for
+from tests.transports.stage import Stage, config_for
 from timbred.storage.library import Library
 from timbred.web import CONTENT_TYPES, PAGE, assets
 
@@ -227,7 +228,8 @@ async def test_web_api_without_a_library_says_so(tmp_path: Path) -> None:
 
 
 def socket_of(stage: Stage, client: str) -> connect:
-    return connect(f"ws://127.0.0.1:{stage.ports.http}/ws?client={client}", proxy=None)
+    address = f"ws://127.0.0.1:{stage.ports.http}/ws?client={client}"
+    return connect(address, proxy=None, open_timeout=TIMEOUT_S, ping_timeout=TIMEOUT_S)
 
 
 async def receive(made: ClientConnection) -> dict[str, Any]:

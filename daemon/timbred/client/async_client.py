@@ -380,7 +380,7 @@ class Timbred(PlainRequests):
             self._thread.join()
             self._loop.close()
 
-    def connect(self, within: float = 1.5) -> DaemonAddress:
+    def connect(self, within: float = DISCOVERY_TIMEOUT_S) -> DaemonAddress:
         """Find the daemon and return its address.
 
         Raises:

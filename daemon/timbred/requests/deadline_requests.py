@@ -1,7 +1,6 @@
 """Requests with a deadline: their models are timed if need be, then their number of steps is chosen."""
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -80,7 +79,7 @@ class DeadlineHandlers:
             request: The request.
             parameters: Its parameters with the number of steps that it would have without a deadline.
             card: The model's card.
-            received_at: Moment of its arrival, of the monotonic clock.
+            received_at: Moment of its arrival, of the scheduler's clock.
 
         Raises:
             BadRequest: It can't be ready in time; names a possible deadline.
@@ -88,7 +87,7 @@ class DeadlineHandlers:
         """
         deadline = read_by(request.by or "")
         clock = self._clock_for(deadline)
-        left = replace(deadline, spent=time.monotonic() - received_at)
+        left = replace(deadline, spent=self.scheduler.clock() - received_at)
         priority = request.priority or "live"
         pace = StepPace(
             wait=self.scheduler.expected_wait(priority),
@@ -110,7 +109,7 @@ class DeadlineHandlers:
             clock = self._clock_for(deadline)
         except NoAudioDevice:
             return math.inf
-        return replace(deadline, spent=time.monotonic() - received_at).left(clock)
+        return replace(deadline, spent=self.scheduler.clock() - received_at).left(clock)
 
     def _clock_for(self, deadline: Deadline) -> DeadlineClock | None:
         if deadline.bar is None:

@@ -312,7 +312,7 @@ class RequestHandlers:
         resolve_request: Callable[[m.Generate], Parameters], submit_job: Callable[..., None],
     ) -> Coroutine[Any, Any, None] | None:  # fmt: skip
         """Create the job of a request with a deadline, immediately or as soon as its model has been timed."""
-        received_at = time.monotonic()
+        received_at = self.scheduler.clock()
         self.deadlines.check(request)
 
         def submit() -> None:

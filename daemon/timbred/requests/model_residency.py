@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -263,11 +263,18 @@ class Calibration:
         commands: Commands for the engine.
         estimates: Where measurements go.
         residency: Which models are resident.
+        clock: Monotonic clock of the measurements.
     """
 
     def __init__(
-        self, numbers: Iterator[int], commands: EngineCommands, estimates: EtaEstimates, residency: ModelResidency
+        self,
+        numbers: Iterator[int],
+        commands: EngineCommands,
+        estimates: EtaEstimates,
+        residency: ModelResidency,
+        clock: Callable[[], float],
     ) -> None:
+        self._clock = clock
         self._numbers = numbers
         self._commands = commands
         self._estimates = estimates
@@ -288,7 +295,7 @@ class Calibration:
         short = replace(parameters, steps=max(lowest, min(MAX_TRIAL_STEPS, parameters.steps)), to="none", preview=False)
         number = next(self._numbers)
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._trials[number] = _Trial(short, ended, JobTimer(short))
+        self._trials[number] = _Trial(short, ended, JobTimer(short, self._clock))
         self._render(number)
         await ended
 
@@ -337,7 +344,8 @@ class Calibration:
 
     def _render(self, number: int) -> None:
         trial = self._trials[number]
-        trial.timer = JobTimer(trial.parameters, loading=not self._residency.is_resident(trial.parameters.model))
+        loading = not self._residency.is_resident(trial.parameters.model)
+        trial.timer = JobTimer(trial.parameters, self._clock, loading)
         # with a deadline of zero seconds nothing else is batched with it
         self._commands.render(number, trial.parameters, RANK["live"], time_left_s=0.0)
 

@@ -86,6 +86,7 @@ class JobScheduler:
         queue_length: Waiting jobs above which new ones are refused.
         jobs_at_once: Jobs that the engine renders together; 0 for as many as suit the device.
         background: Tasks and threads for postprocessing.
+        clock: Monotonic clock of the measured times and of deadlines.
     """
 
     def __init__(
@@ -98,7 +99,9 @@ class JobScheduler:
         queue_length: int = 64,
         jobs_at_once: int = 0,
         background: BackgroundTasks | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.clock = clock
         self.outbox = outbox
         self.registry = registry
         self.jobs = JobStore()
@@ -107,7 +110,7 @@ class JobScheduler:
         self.residency = ModelResidency(outbox)
         self.commands = EngineCommands(registry, connect_engine(self))
         self._numbers = itertools.count(1)
-        self.calibration = Calibration(self._numbers, self.commands, self.estimates, self.residency)
+        self.calibration = Calibration(self._numbers, self.commands, self.estimates, self.residency, clock)
         self.loads = LoadRequests(registry, self.residency, self.jobs, self.calibration, self.commands)
         listener = listener or SoundListener()
         self._pieces = StreamedPieces(listener)
@@ -266,7 +269,7 @@ class JobScheduler:
     def _render(self, job: Job) -> None:
         """Order a job's rendering from the engine."""
         job.parameters, job.retry_parameters = job.retry_parameters or job.parameters, None
-        job.timer = JobTimer(job.parameters)
+        job.timer = JobTimer(job.parameters, self.clock)
         time_left = job.deadline.within if job.deadline else None
         rank = RANK[job.parameters.priority]
         samples = GivenSamples(job.init_samples, job.reference_samples)

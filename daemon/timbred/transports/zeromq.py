@@ -188,6 +188,8 @@ class Requests:
         self._replies.pop(client, None)
 
     def _send(self, client: ClientId, parts: list[bytes]) -> None:
+        if self._socket.closed:
+            return  # the daemon has stopped: what it still answers has no receiver
         routing_id = bytes.fromhex(client.removeprefix("zmq:"))
         sent = cast(_Sent, self._socket.send_multipart([routing_id, *parts], zmq.NOBLOCK, copy=False))
         error = sent.exception() if sent.done() else None
@@ -211,7 +213,9 @@ class Events:
         self.port = _bind(self._pub, "zmq.events", host, port)
 
     def publish(self, client: ClientId, event: m.Event) -> None:
-        """Send an event to all subscribers of its topic."""
+        """Send an event to all subscribers of its topic; after `close` there are none."""
+        if self._pub.closed:
+            return
         topic = name_of(event).encode()
         self._pub.send_multipart([topic, json.encode_event(event, client)], zmq.NOBLOCK)
 

@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import graph_module
 
 from tests.engine.families.test_latent_diffusion import loudened, order, ours
+from tests.patience import TIMEOUT_S
 from tests.processes import python_path
 from timbred.engine.compile import compiled_calls
 from timbred.engine.compile.compiled_calls import (
@@ -248,7 +249,9 @@ def compiled_in_a_process(cache: Path, **environment: str) -> Any:
     own = {"TORCHINDUCTOR_CACHE_DIR": str(cache / "scratch"), "PYTHONPATH": python_path(ROOT)}
     reported = {**os.environ, **own, **environment}
     command = [sys.executable, "-c", COMPILES, str(cache / "kept")]
-    done = subprocess.run(command, env=reported, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(
+        command, env=reported, cwd=ROOT, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -392,10 +395,10 @@ def test_compile_queue_keeps_only_the_latest_shapes(tmp_path: Path, monkeypatch:
 
     def hold() -> None:
         begun.set()
-        held.wait(60)
+        held.wait(TIMEOUT_S)
 
     compile_queue.submit(hold)
-    assert begun.wait(60)
+    assert begun.wait(TIMEOUT_S)
     for length in range(4, 4 + 3 * MAX_PENDING_SHAPES):
         call_often(calls, length)
     held.set()

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from tests import checkpoints
 from tests.engine.families.test_latent_diffusion import loudened
 from tests.engine.memory.test_device_memory import REAL, render, source, until
 from tests.ipc.test_engine_client import EventRecorder
+from tests.patience import TIMEOUT_S
 from timbred.engine.batching import BatchSplitter
 from timbred.engine.compile import compiled_calls
 from timbred.engine.compile.compiled_calls import CALLS_BEFORE_COMPILING, CompileQueue
@@ -178,15 +180,18 @@ class WithBeats(EventRecorder):
     async def reported(self, name: str, more_than: int = 0, less_than: int = 1 << 62) -> int:
         """The figure of a model as soon as it is in this range."""
         while True:
-            figures = await asyncio.wait_for(self.beats.get(), 120)
+            figures = await asyncio.wait_for(self.beats.get(), TIMEOUT_S)
             if more_than < figures.get(name, -1) < less_than:
                 return figures[name]
 
 
 @contextmanager
-def started(**settings: object) -> Generator[tuple[EngineLink, WithBeats]]:
+def started(**settings: Any) -> Generator[tuple[EngineLink, WithBeats]]:
     recorder = WithBeats()
-    yield EngineLink(EngineSettings(program=REAL, heartbeat_s=0.05, **settings), recorder), recorder  # pyright: ignore[reportArgumentType]
+    yield (
+        EngineLink(EngineSettings(program=REAL, heartbeat_s=0.05, timeout_s=TIMEOUT_S, **settings), recorder),
+        recorder,
+    )
 
 
 async def test_engine_reports_packed_copies_and_frees_them_before_a_model(audioldm: Path, tmp_path: Path):

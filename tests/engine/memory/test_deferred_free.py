@@ -7,9 +7,8 @@ from functools import partial
 import pytest
 import torch
 
+from tests.patience import TIMEOUT_S
 from timbred.engine.memory.model_loader import DeferredFree
-
-TIMEOUT_S = 150.0
 
 
 class Whole:

@@ -7,16 +7,15 @@ from contextlib import contextmanager
 import pytest
 import torch
 
+from tests.patience import TIMEOUT_S
 from timbred.engine.memory import model_loader
 from timbred.engine.memory.model_loader import LoadPacer
-
-GUARD_S = 60.0
 
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a pause last until the step releases it."""
-    monkeypatch.setattr(model_loader, "MAX_PAUSE_S", 2 * GUARD_S)
+    monkeypatch.setattr(model_loader, "MAX_PAUSE_S", 2 * TIMEOUT_S)
 
 
 @contextmanager
@@ -33,10 +32,10 @@ def loading(pacer: LoadPacer, events: list[str]) -> Generator[None]:
 
     thread = threading.Thread(target=load)
     thread.start()
-    assert began.wait(GUARD_S)
+    assert began.wait(TIMEOUT_S)
     yield
-    assert done.wait(GUARD_S)
-    thread.join(GUARD_S)
+    assert done.wait(TIMEOUT_S)
+    thread.join(TIMEOUT_S)
 
 
 @pytest.mark.usefixtures("patient")
@@ -97,14 +96,14 @@ def test_load_pacer_keeps_a_step_that_ends_during_a_compiled_call_of_a_load() ->
     def warm_up() -> None:
         with pacer.without_gil():
             entered.set()
-            assert may_leave.wait(GUARD_S)
+            assert may_leave.wait(TIMEOUT_S)
 
     thread = threading.Thread(target=warm_up)
     with pacer.step():
         thread.start()
-        assert entered.wait(GUARD_S)
+        assert entered.wait(TIMEOUT_S)
     may_leave.set()
-    thread.join(GUARD_S)
+    thread.join(TIMEOUT_S)
     events = list[str]()
     with loading(pacer, events):
         pass

@@ -14,13 +14,12 @@ import pytest
 
 from tests.engine.memory.test_device_memory import cancel, render, source, until
 from tests.ipc.test_engine_client import EventRecorder, engine
+from tests.patience import TIMEOUT_S
 from timbred.ipc import engine_messages
 from timbred.ipc.engine_client import EngineLink
 from timbred.models.families import AUDIOLDM
 
 SLOW = (sys.executable, "-m", "tests.engine.slow_worker")
-TIMEOUT_S = 120.0
-"""Seconds; a test that waits as long has failed."""
 
 
 class Gate:
