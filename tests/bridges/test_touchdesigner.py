@@ -203,7 +203,7 @@ def test_touchdesigner_cancels_and_shows_what_waits(patch: Patch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "code", "told"),
+    ("keys", "code", "reported"),
     [
         ({"seconds": 9000.0}, "bad-request", "seconds: got 9000"),
         ({"model": "nothing"}, "unknown-model", "nothing"),

@@ -130,7 +130,7 @@ async def test_async_timbred_queries_have_typed_answers(daemon: DaemonProcess) -
 
 
 @pytest.mark.parametrize(
-    ("keys", "kind", "told"),
+    ("keys", "kind", "reported"),
     [
         ({"seconds": -1}, errors.BadRequest, "seconds"),
         ({"steps": 0}, errors.BadRequest, "steps"),

@@ -43,7 +43,7 @@ async def test_daemon_connection_continues_after_an_event_that_cannot_be_read_or
     assert caplog.text.count("can't be handled") == 2
 
 
-@pytest.mark.parametrize(("told", "expected"), [(None, 1.0), (0.0, 0.0), (2.5, 2.5)])
+@pytest.mark.parametrize(("reported", "expected"), [(None, 1.0), (0.0, 0.0), (2.5, 2.5)])
 def test_error_of_busy_has_the_daemons_pause(reported: float | None, expected: float) -> None:
     error = error_of(m.Fail(id="a", code="busy", message="later", retry_after_s=reported))
     assert isinstance(error, Busy)

@@ -34,7 +34,7 @@ class WaveRendering(Rendering[WaveCodec]):
     def begin(self, order: RenderOrder, text_conditioning: Tensors) -> Generation:
         """Begin a generation, before its first step; `text_conditioning` is the text conditioning of one take."""
         generators = make_generators(order.seeds)
-        windows = self._plan_windows(order, words, generators)
+        windows = self._plan_windows(order, text_conditioning, generators)
         if windows is not None:
             return self._begin_windows(order, windows, generators)
         roomy = replace(order, seconds=order.seconds + given_number(order, PADDING_NAME, 0.0))
