@@ -165,7 +165,7 @@ def test_waveform_loops_in_one_batch_equal_their_solo_runs(looping_model: Latent
 
 def test_waveform_extension_beyond_the_longest_sound_is_rendered_in_windows(looping_model: LatentDiffusion):
     sound, rate = stereo_sound(0.3), looping_model.latent_layout.rate
-    wanted = order(looping_model, seconds=1.3, window=0.512, given=init_audio(sound, 0.5), seeds=(1, 2), steps=3)
+    wanted = order(looping_model, seconds=1.3, window=0.512, init_audio=init_audio(sound, 0.5), seeds=(1, 2), steps=3)
     told = list[int]()
     sounds = looping_model.render(wanted, told.append, lambda: False)
     windows = looping_model.begin(wanted).wave_windows
@@ -175,7 +175,7 @@ def test_waveform_extension_beyond_the_longest_sound_is_rendered_in_windows(loop
     assert sounds.first_frame + sounds.waveforms.shape[1] == round(1.3 * rate)
     assert sounds.first_frame < len(sound)
     alone = looping_model.render(
-        order(looping_model, seconds=1.3, window=0.512, given=init_audio(sound, 0.5), seeds=(2,), steps=3),
+        order(looping_model, seconds=1.3, window=0.512, init_audio=init_audio(sound, 0.5), seeds=(2,), steps=3),
         lambda _: None,
         lambda: False,
     )

@@ -1,16 +1,21 @@
 """What the pieces of an endless sound are: their lengths, seeds and mixes. Pure."""
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from timbred.errors import BadRequest
-from timbred.models.registry import pocket_card
+from timbred.models.checkpoint import read_tensor_inputs
+from timbred.models.registry import build, pocket_card
 from timbred.protocol.messages import Flow
 from timbred.requests.continuous.plan import DEFAULT_CROSSFADE_S, MIN_DEFAULT_SECONDS, UNUSED_KEYS, FlowPlan, mix_so_far
 from timbred.requests.resolve import Session
+from timbred.storage.paths import AllowedFolders
 
 SESSION = Session(48_000, 120.0, 4.0)
 
@@ -18,6 +23,26 @@ SESSION = Session(48_000, 120.0, 4.0)
 def course(seed: int = 7, began: float = 100.0, mix_before: float = 0.0, **keys: Any) -> FlowPlan:
     words: dict[str, Any] = {"voice": 1, "prompt": "pad", **keys}
     return FlowPlan(Flow(**words), pocket_card(), seed, began, mix_before)
+
+
+@pytest.mark.parametrize("name", ["prompt_embeds", "latents"])
+def test_flow_plan_takes_embeddings_without_latents(tmp_path: Path, name: str):
+    entry = build(tmp_path, {})["pocket"]
+    inputs = read_tensor_inputs(entry.checkpoint(), "pocket", MIN_DEFAULT_SECONDS)
+    wanted = {name, *inputs[name].needs}
+    tensors = {
+        one: np.ones([axis if isinstance(axis, int) else 8 for axis in inputs[one].axes], np.float32) for one in wanted
+    }
+    save_file(tensors, tmp_path / "given.safetensors")
+    plan, allowed = course(embeddings="given.safetensors"), AllowedFolders([tmp_path])
+    if name == "latents":
+        with pytest.raises(BadRequest, match="all segments of a flow would be the same"):
+            plan.check_embeddings(entry, allowed, SESSION)
+        return
+    files = plan.check_embeddings(entry, allowed, SESSION)
+    assert files.embeddings is not None
+    assert files.embeddings.path == tmp_path / "given.safetensors"
+    assert course().check_embeddings(entry, allowed, SESSION).is_empty
 
 
 def test_flow_plan_piece_is_as_long_as_the_model_renders_well():

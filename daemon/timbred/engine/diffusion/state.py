@@ -31,14 +31,14 @@ class WaveWindows:
     Attributes:
         remaining_windows: Windows that aren't rendered yet.
         latents: Latents so far, (takes, channels, rows): the end of the init audio, and what was rendered.
-        words: Text conditioning of one take.
+        text_conditioning: Text conditioning of one take.
         first_frame: Frame of the whole at which the latents begin.
         rendered_windows: Number of rendered windows.
     """
 
     remaining_windows: list[OutpaintWindow]
     latents: torch.Tensor
-    words: Tensors
+    text_conditioning: Tensors
     first_frame: int
     rendered_windows: int = 0
 

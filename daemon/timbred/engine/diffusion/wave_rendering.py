@@ -61,19 +61,19 @@ class WaveRendering(Rendering[WaveCodec]):
         )
 
     def _plan_windows(
-        self, order: RenderOrder, words: Tensors, generators: list[torch.Generator]
+        self, order: RenderOrder, text_conditioning: Tensors, generators: list[torch.Generator]
     ) -> WaveWindows | None:
         """Plan the windows in which init audio is continued; None if all fits into the longest sound."""
         layout = self.codec.latent_layout
         longest, rows = int(order.window * layout.rate) // layout.samples_per_row, layout.sound_rows(order.seconds)
-        if order.given is None or not longest or rows <= longest:
+        if order.init_audio is None or not longest or rows <= longest:
             return None
-        samples = init_channels(order.given)
+        samples = init_channels(order.init_audio)
         init_rows = max(1, samples.shape[1] // layout.samples_per_row)
         plan = plan_windows(init_rows, rows - init_rows, longest)
         first, last = ((init_rows - known) * layout.samples_per_row for known in (plan[0].known, 0))
         latents = self.codec.encode(samples[:, first:last], max(longest, plan[0].known), generators)
-        return WaveWindows(plan, latents[:, :, : plan[0].known], words, first)
+        return WaveWindows(plan, latents[:, :, : plan[0].known], text_conditioning, first)
 
     def _begin_windows(self, order: RenderOrder, windows: WaveWindows, generators: list[torch.Generator]) -> Generation:
         """Begin a generation with its first window."""
@@ -103,7 +103,8 @@ class WaveRendering(Rendering[WaveCodec]):
         preserved = torch.zeros((1, 1, rows), device=whole.device)
         preserved[:, :, : window.known] = 1.0
         completed = [
-            self.conditioner.complete(windows.words, part, InitLatents(take[None], 1.0, preserved)) for take in whole
+            self.conditioner.complete(windows.text_conditioning, part, InitLatents(take[None], 1.0, preserved))
+            for take in whole
         ]
         halves = 1 if self.conditioner.guidance_of(order) is None else 2
         conditioning = {
