@@ -65,6 +65,10 @@ MAX_BATCH_ROWS = {"cpu": 16, "mps": 16, "cuda": 64}
 """Rows of the largest batch, by kind of device; a guided take is two rows."""
 
 
+MAX_WHOLE_RENDER_S = 0.25
+"""Longest denoising in seconds that may run at once: it delays a cancel and the next request by this time."""
+
+
 @dataclass(eq=False)
 class EngineJob:
     """A render job: waiting for its model (`generation` is None), denoising, or streaming from the vocoder (`stream`).
@@ -75,6 +79,7 @@ class EngineJob:
         deadline: When the audio is due, on the clock of `time.perf_counter`; infinity without a deadline.
         remaining_s: Seconds of work left; None while unknown.
         last_step_at: When the latest step ended, on the same clock.
+        reported_steps: Finished steps sent last.
         reported_progress: Load progress sent last, 0 to 1; -1 before the first report.
     """
 
@@ -84,6 +89,7 @@ class EngineJob:
     deadline: float = math.inf
     remaining_s: float | None = None
     last_step_at: float = 0.0
+    reported_steps: int = 0
     reported_progress: float = -1.0
     preview_due: bool = False
     rendered: list[RenderedSounds] = field(default_factory=list[RenderedSounds])
@@ -354,7 +360,9 @@ class EngineScheduler:
         began = time.perf_counter()
         try:
             with self._kernels(batch[0]), self.models.load_pacer.step():
-                model.advance([job.generation for job in batch if job.generation is not None])
+                model.advance(
+                    [job.generation for job in batch if job.generation is not None], self._may_run_at_once(batch)
+                )
         except Exception as error:  # noqa: BLE001  a model's error must not end the process or other jobs
             self._retry_one_by_one(batch, error)
             return
@@ -369,6 +377,23 @@ class EngineScheduler:
                 self._send_preview(job, generation, model)
             if generation.sampler.done:
                 self._finish(job, generation, model)
+
+    def _may_run_at_once(self, batch: list[EngineJob]) -> bool:
+        """Tell if the steps of a batch may be run in one call, during which nothing else is done.
+
+        No other job and no render loop may be waiting, nobody may need its progress for a preview or a deadline, and
+        earlier steps of such a job must have been short enough.
+        """
+        generating = sum(job.generation is not None for job in self.jobs.values())
+        if generating != 1 or self.frame_rate:
+            return False
+        job = batch[0]
+        order, generation = job.render.order, job.generation
+        needs_progress = job.preview_due or order.exact or job.deadline < math.inf
+        if generation is None or needs_progress:
+            return False
+        expected_s = generation.steps * self.durations.mean_s(("step", job.workload))
+        return 0.0 < expected_s <= MAX_WHOLE_RENDER_S
 
     def _use_threads(self, count: int) -> None:
         if self.device.torch_device.type == "cpu" and torch.get_num_threads() != count:
@@ -389,8 +414,9 @@ class EngineScheduler:
         """Measure a step's duration and send `StepDone` with the remaining seconds."""
         step, steps = job.progress
         now = time.perf_counter()
-        self.durations.record(("step", job.workload), now - job.last_step_at)
-        job.last_step_at = now
+        taken = max(1, step - job.reported_steps)  # several if they were run at once
+        self.durations.record(("step", job.workload), (now - job.last_step_at) / taken)
+        job.last_step_at, job.reported_steps = now, step
         steps_s = (steps - step) * self.durations.mean_s(("step", job.workload))
         job.remaining_s = steps_s + self.durations.mean_s(("decode", job.workload))
         self.link.send(engine_messages.StepDone(job=job.number, step=step, steps=steps, remaining=job.remaining_s))

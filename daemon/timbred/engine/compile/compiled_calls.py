@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -111,6 +111,33 @@ class _CompileTask:
     work: Callable[[], None] = field(compare=False)
 
 
+class HeldCalls(Protocol):
+    """Recorded calls beside those of `CompiledCalls`, which count towards the same limit."""
+
+    @property
+    def ready_bytes(self) -> int:
+        """Bytes of all calls."""
+        ...
+
+    @property
+    def copied_bytes(self) -> int:
+        """The same, with those of calls that are pending."""
+        ...
+
+    @property
+    def oldest_use_time(self) -> float | None:
+        """Last use of the least recently used call on the monotonic clock; None without calls."""
+        ...
+
+    def drop_oldest(self) -> int:
+        """Drop the least recently used call; returns its bytes, 0 without calls."""
+        ...
+
+    def withdraw_pending(self) -> int:
+        """Withdraw pending calls; returns their bytes."""
+        ...
+
+
 @dataclass
 class CompileQueue:
     """Compiles calls one after the other in a background thread.
@@ -138,6 +165,7 @@ class CompileQueue:
     _calls: "weakref.WeakValueDictionary[int, CompiledCalls]" = field(
         default_factory=weakref.WeakValueDictionary[int, "CompiledCalls"]
     )
+    _held_calls: "weakref.WeakSet[HeldCalls]" = field(default_factory=weakref.WeakSet["HeldCalls"])
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _tasks: "queue.PriorityQueue[_CompileTask]" = field(default_factory=queue.PriorityQueue["_CompileTask"])
     _numbers: "count[int]" = field(default_factory=count)
@@ -176,9 +204,14 @@ class CompileQueue:
             calls.request_earlier_shapes()
         return calls
 
+    def add_held_calls(self, calls: HeldCalls) -> None:
+        """Count recorded calls towards the limit, as long as their owner keeps them."""
+        with self._lock:
+            self._held_calls.add(calls)
+
     @property
     def copied_bytes(self) -> int:
-        """Bytes of the additional copies of weights in compiled calls."""
+        """Bytes of the additional copies of weights in compiled calls, and of recorded renders."""
         return sum(calls.copied_bytes for calls in self._all())
 
     def free_bytes(self, requested: int) -> bool:
@@ -206,9 +239,9 @@ class CompileQueue:
         oldest = [(used, calls) for calls in self._all() if (used := calls.oldest_use_time) is not None]
         return min(oldest, key=lambda entry: entry[0])[1].drop_oldest() if oldest else 0
 
-    def _all(self) -> "list[CompiledCalls]":
+    def _all(self) -> "list[CompiledCalls | HeldCalls]":
         with self._lock:
-            return list(self._calls.values())
+            return [*self._calls.values(), *self._held_calls]
 
     def submit(self, task: Callable[[], None], rank: int = 0) -> None:
         """Run a task after all tasks of a lower or the same rank submitted before."""
@@ -263,10 +296,18 @@ class CompileQueue:
 
 @dataclass
 class _ReadyCall:
-    """A compiled call, its additional bytes, and the time of its last use on the monotonic clock."""
+    """A ready call.
+
+    Attributes:
+        call: The compiled call, or a graph of it or of the plain call.
+        size_bytes: Its additional bytes.
+        compiled: The compiled call; None if only the plain call is recorded.
+        last_used: Its last use on the monotonic clock.
+    """
 
     call: Callable[..., torch.Tensor]
     size_bytes: int
+    compiled: Callable[..., torch.Tensor] | None
     last_used: float = field(default_factory=time.monotonic)
 
 
@@ -342,10 +383,7 @@ class CompiledCalls:
         if not self._compilable or is_circular() or torch.are_deterministic_algorithms_enabled():
             return self.call_plain(*inputs)
         rows = len(inputs[0])
-        padded = self._pad(inputs)
-        if self._compile_queue.records_graphs:
-            padded = _pad_rows(padded)
-        shapes = tuple(Shape.of(tensor) for tensor in padded)
+        padded, shapes = self._prepare(inputs)
         if self._compile_queue.records_graphs:
             self._record_graph(padded, shapes)
         self._count_call(shapes)
@@ -358,6 +396,35 @@ class CompiledCalls:
             return self.call_plain(*inputs)
         with self._compile_queue.without_gil():
             return ready.call(*padded)[:rows]
+
+    def call_without_graph(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Call the module, compiled if that is ready, never by a graph: for a call that is a part of a recording."""
+        padded, shapes = self._prepare(inputs)
+        with self._lock:
+            ready = self._ready.get(shapes)
+        if ready is None or ready.compiled is None:
+            return self.call_plain(*inputs)
+        return ready.compiled(*padded)[: len(inputs[0])]
+
+    def has_compiled(self, inputs: Inputs) -> bool:
+        """Tell if a compiled call is ready for inputs of these shapes."""
+        _, shapes = self._prepare(inputs)
+        with self._lock:
+            ready = self._ready.get(shapes)
+        return ready is not None and ready.compiled is not None
+
+    def count_calls(self, inputs: Inputs, calls: int) -> None:
+        """Count calls with inputs of these shapes that were made in a recording."""
+        _, shapes = self._prepare(inputs)
+        for _ in range(calls):
+            self._count_call(shapes)
+
+    def _prepare(self, inputs: Inputs) -> tuple[Inputs, Shapes]:
+        """Return padded inputs and their shapes."""
+        padded = self._pad(inputs)
+        if self._compile_queue.records_graphs:
+            padded = _pad_rows(padded)
+        return padded, tuple(Shape.of(tensor) for tensor in padded)
 
     def request_earlier_shapes(self) -> None:
         """Request the shapes of earlier runs, the latest of all modules first."""
@@ -455,12 +522,12 @@ class CompiledCalls:
             if compiled is None:
                 self._failed[shapes] = True
                 return
-            self._install(shapes, compiled, compiled.copied_bytes if self._shape_bytes else 0)
+            self._install(shapes, _ReadyCall(compiled, compiled.copied_bytes if self._shape_bytes else 0, compiled))
         self._compile_queue.keep_within_limit()
 
-    def _install(self, shapes: Shapes, call: Callable[..., torch.Tensor], size_bytes: int) -> None:
+    def _install(self, shapes: Shapes, ready: _ReadyCall) -> None:
         with self._lock:
-            self._ready[shapes] = _ReadyCall(call, size_bytes)
+            self._ready[shapes] = ready
             self._ready.move_to_end(shapes)
             self._unrecordable.pop(shapes, None)
             while len(self._ready) > self._max_shapes:
@@ -479,7 +546,8 @@ class CompiledCalls:
         ):
             return
         try:
-            self._install(shapes, CudaGraphCall(self.call_plain if compiled is None else compiled, inputs), 0)
+            graph = CudaGraphCall(self.call_plain if compiled is None else compiled, inputs)
+            self._install(shapes, _ReadyCall(graph, 0, compiled))
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:

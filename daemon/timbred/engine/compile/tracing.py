@@ -15,6 +15,8 @@ from torch.fx import graph_module
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.graph import CodeGen
 
+from timbred.engine.device import count_tensor_bytes
+
 Call = Callable[..., torch.Tensor]
 """Calls a module, the first argument, with tensors, the others."""
 
@@ -131,21 +133,34 @@ def _without_weights(module: torch.nn.Module) -> torch.nn.Module:
 _memory_pools: dict[torch.device, Any] = {}
 
 
+def _shared_pool(device: torch.device) -> Any:
+    """Return the memory pool that the graphs of a device share."""
+    if device not in _memory_pools:
+        _memory_pools[device] = torch.cuda.graph_pool_handle()
+    return _memory_pools[device]
+
+
 class CudaGraphCall:
     """A CUDA graph of a call for the shapes of `inputs`; created and used in one thread.
 
     Args:
         call: The call to record.
         inputs: Example inputs.
+        has_own_memory: True for memory that is freed with the graph; False for the memory that graphs share, because
+            they never run at the same time.
+
+    Attributes:
+        size_bytes: Bytes that recording it added to the device's memory.
 
     Raises:
         RuntimeError: The call can't be recorded.
     """
 
-    def __init__(self, call: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...]) -> None:
+    def __init__(
+        self, call: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...], has_own_memory: bool = False
+    ) -> None:
         device = inputs[0].device
-        if device not in _memory_pools:
-            _memory_pools[device] = torch.cuda.graph_pool_handle()  # shared: graphs never run at the same time
+        pool = torch.cuda.graph_pool_handle() if has_own_memory else _shared_pool(device)
         self._inputs = [tensor.clone() for tensor in inputs]
         stream: Any = torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
@@ -154,10 +169,11 @@ class CudaGraphCall:
         torch.cuda.current_stream(device).wait_stream(stream)
         self._graph: Any = torch.cuda.CUDAGraph()
         # another thread may allocate memory for a load meanwhile
-        with torch.cuda.graph(
-            self._graph, pool=_memory_pools[device], stream=stream, capture_error_mode="thread_local"
-        ):
+        with torch.cuda.graph(self._graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+            bytes_before = torch.cuda.memory_reserved(device)
             self._output = call(*self._inputs)
+            added_bytes = torch.cuda.memory_reserved(device) - bytes_before
+        self.size_bytes = max(0, added_bytes) + count_tensor_bytes(self._inputs)
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Replay the graph with new inputs of the same shapes."""

@@ -326,3 +326,15 @@ class Denoiser:
             return (call_with_loras(plain_call, loras) if loras else plain_call)(*converted)
 
         return self._stages.run_stage("denoiser", lambda: ensure_finite(self.network, predict))
+
+    def ensure_on_device(self) -> None:
+        """Move the network to the device, if it isn't there."""
+        self._stages.device_memory.ensure_on_device(self._stages.parts["denoiser"])
+
+    def call_inputs(self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Tensors) -> Inputs:
+        """Return the tensors of a call of the network; see `__call__`."""
+        return self._signature.inputs(latents.to(precision_of(self.network)), timestep, conditioning)
+
+    def call_for_recording(self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Tensors) -> torch.Tensor:
+        """Evaluate the network as a part of a recording: without a graph of its own, and without checks."""
+        return self.compiled_calls.call_without_graph(*self.call_inputs(latents, timestep, conditioning)).float()

@@ -12,7 +12,7 @@ from typing import Any
 import diffusers
 import torch
 
-from timbred.engine.diffusion.sampler_kinds import DiscreteSampling
+from timbred.engine.diffusion.sampler_kinds import DiscreteSampling, LinearSteps
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
@@ -144,6 +144,7 @@ class SamplerState:
         self.noise = noise
         self.init_latents = init_latents
         self._kind = kind
+        self._generators = generators
         self._extra = _extra_arguments(scheduler, eta, generators)
         planned = kind.plan_steps(scheduler, steps, None if init_latents is None else init_latents.strength)
         self._first = self._evaluations = planned.first_evaluation
@@ -185,6 +186,20 @@ class SamplerState:
         if self.init_latents is not None and self.init_latents.preserved is not None:
             self._restore_preserved(self.init_latents, self.init_latents.preserved)
 
+    def linear_steps(self) -> LinearSteps | None:
+        """Return all steps as weighted sums; None after the first, or where more than a sum is done in a step."""
+        keeps_part = self.init_latents is not None and self.init_latents.preserved is not None
+        return None if self._evaluations or keeps_part else self._kind.linear_steps(self.scheduler)
+
+    def draw_step_noise(self, steps: int) -> torch.Tensor:
+        """Draw the noise that `steps` steps add, in their order: (steps, takes, channels, time, ...)."""
+        return torch.stack([draw_noise(self.latents.shape[1:], self._generators) for _ in range(steps)])
+
+    def finish(self, latents: torch.Tensor) -> None:
+        """Take the latents after all steps, which were run at once."""
+        self.latents = latents
+        self._evaluations = len(self.scheduler.timesteps)
+
     def _start_from(self, init_latents: InitLatents) -> torch.Tensor:
         """Return the init latents with the noise of the first evaluation."""
         return self._kind.noisy_init_latents(
@@ -202,12 +217,14 @@ class SamplerState:
         self.latents = torch.where(preserved >= done, noised, self.latents)
 
     def predict_x0(self) -> torch.Tensor:
-        """Return the predicted noise-free latents of the latest evaluation.
+        """Return the predicted noise-free latents of the latest evaluation; the latents, if all were run at once.
 
         Raises:
             RuntimeError: No evaluation has been run.
         """
         last = self._last_evaluation
+        if last is None and self.done:
+            return self.latents
         if last is None:
             raise RuntimeError("no prediction exists before the first step; run one first")
         return self._kind.predict_x0(self.scheduler, last.index, last.latents, last.network_input, last.output)

@@ -6,7 +6,7 @@ ACE-Step; arXiv 2209.03003).
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers.guiders.adaptive_projected_guidance import MomentumBuffer, normalized_guidance
@@ -24,6 +24,21 @@ class PlannedSteps:
 
     first_evaluation: int
     steps: int
+
+
+@dataclass(frozen=True)
+class LinearSteps:
+    """All steps of a run, each a weighted sum of the latents, the network's output, and new noise.
+
+    Attributes:
+        weights: The three weights of each step, (steps, 3), float32.
+        levels: Noise level of each step as the network takes it, (steps,).
+        adds_noise: True if noise is drawn at each step, also where its weight is 0.
+    """
+
+    weights: torch.Tensor
+    levels: torch.Tensor
+    adds_noise: bool
 
 
 class DiscreteSampling:
@@ -65,6 +80,11 @@ class DiscreteSampling:
     def network_input(self, scheduler: Any, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         """Return latents as the network takes them at a step."""
         return scheduler.scale_model_input(latents, timestep)
+
+    def linear_steps(self, scheduler: Any) -> LinearSteps | None:
+        """Return a scheduler's steps as weighted sums, where the network takes the latents as they are; else None."""
+        del scheduler
+        return None
 
     def predict_x0(
         self, scheduler: Any, evaluation: int, latents: torch.Tensor, network_input: torch.Tensor, output: torch.Tensor
@@ -158,6 +178,16 @@ class FlowSampling(DiscreteSampling):
         del scheduler, timestep
         return latents
 
+    def linear_steps(self, scheduler: Any) -> LinearSteps | None:
+        """Return a scheduler's steps as weighted sums: Euler's, or ping-pong's, which adds new noise to the signal."""
+        level, next_level = scheduler.sigmas[:-1], scheduler.sigmas[1:]
+        if scheduler.config.stochastic_sampling:
+            signal = 1.0 - next_level
+            weights = torch.stack([signal, -signal * level, next_level], dim=1)
+        else:
+            weights = torch.stack([torch.ones_like(level), next_level - level, torch.zeros_like(level)], dim=1)
+        return LinearSteps(weights, scheduler.timesteps, bool(scheduler.config.stochastic_sampling))
+
     def predict_x0(
         self, scheduler: Any, evaluation: int, latents: torch.Tensor, network_input: torch.Tensor, output: torch.Tensor
     ) -> torch.Tensor:
@@ -198,13 +228,16 @@ class ShiftedFlowSampling(FlowSampling):
 class ClassifierFreeGuidance:
     """Guidance by the difference of both outputs (arXiv 2207.12598)."""
 
+    is_stateless: ClassVar[bool] = True
+    """True if all steps are guided, and none depends on earlier ones."""
+
     def applies(self, level: float) -> bool:
         """Tell if the output at a noise level, 0 to 1, is guided."""
         del level
         return True
 
-    def join(self, without: torch.Tensor, with_prompt: torch.Tensor, scale: float) -> torch.Tensor:
-        """Return the guided output; both have shape (takes, channels, time, ...)."""
+    def join(self, without: torch.Tensor, with_prompt: torch.Tensor, scale: Any) -> torch.Tensor:
+        """Return the guided output; both have shape (takes, channels, time, ...), the scale is a number or scalar."""
         return without + scale * (with_prompt - without)
 
 
@@ -225,6 +258,8 @@ class ProjectedGuidance(ClassifierFreeGuidance):
         last: The share up to which it is.
     """
 
+    is_stateless = False
+
     def __init__(self, first: float = 0.0, last: float = 1.0) -> None:
         self._first, self._last = first, last
         self._momentum = MomentumBuffer(PROJECTED_MOMENTUM)
@@ -233,7 +268,7 @@ class ProjectedGuidance(ClassifierFreeGuidance):
         """Tell if the output at a noise level, 0 to 1, is guided."""
         return self._first <= 1.0 - level <= self._last
 
-    def join(self, without: torch.Tensor, with_prompt: torch.Tensor, scale: float) -> torch.Tensor:
+    def join(self, without: torch.Tensor, with_prompt: torch.Tensor, scale: Any) -> torch.Tensor:
         """Return the guided output; both have shape (takes, channels, time)."""
         return normalized_guidance(
             pred_cond=with_prompt,

@@ -16,6 +16,7 @@ from timbred.engine.diffusion.denoiser import Denoiser
 from timbred.engine.diffusion.generation import Embeddings, Layout, RenderedSounds, step_batch
 from timbred.engine.diffusion.sampler import SamplingStopped
 from timbred.engine.diffusion.state import Generation
+from timbred.engine.diffusion.whole_render import WholeRenders
 from timbred.engine.families.spec import FamilySpec
 from timbred.engine.memory.device_memory import DeviceMemory, ModelStages
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder
@@ -90,6 +91,7 @@ class LatentDiffusion:
         """Use a compile queue for the network and the VAE."""
         self.stages.compile_queue = compile_queue
         self.denoiser.use_compile_queue(compile_queue)
+        self.whole_renders = WholeRenders(self.denoiser, compile_queue)
         self.codec.use_compile_queue(compile_queue)
 
     def warm_up(self) -> None:
@@ -111,6 +113,7 @@ class LatentDiffusion:
         compiled = (
             (self.denoiser.network, self.denoiser.compiled_calls),
             (self.codec.vae, self.codec.compiled_calls),
+            (self.denoiser.network, self.whole_renders),
         )
         for module, calls in compiled:
             self.stages.device_memory.on_move(module, calls.drop_all)
@@ -122,9 +125,9 @@ class LatentDiffusion:
 
     @property
     def copied_bytes(self) -> int:
-        """Bytes of additional copies of weights, and of LoRAs; shared components count for each model."""
-        copied = self.denoiser.compiled_calls.copied_bytes + self.codec.compiled_calls.copied_bytes
-        return copied + self.denoiser.loras.size_bytes
+        """Bytes of copies of weights, recorded renders and LoRAs; shared components count for each model."""
+        calls = (self.denoiser.compiled_calls, self.codec.compiled_calls, self.whole_renders)
+        return sum(held.copied_bytes for held in calls) + self.denoiser.loras.size_bytes
 
     def find_long_texts(self, inputs: PromptInputs) -> list[LongText]:
         """Return the texts of a request that are longer than the encoders' windows."""
@@ -146,8 +149,10 @@ class LatentDiffusion:
         """
         return self.conditioner.score_takes(prompt, embeddings)
 
-    def render(self, order: RenderOrder, on_step: Callable[[int], None], stopped: Callable[[], bool]) -> RenderedSounds:
-        """Render all takes of an order alone, without a batch.
+    def render(
+        self, order: RenderOrder, on_step: Callable[[int], None], stopped: Callable[[], bool], at_once: bool = False
+    ) -> RenderedSounds:
+        """Render all takes of an order alone, without a batch; `at_once` as for `advance`.
 
         Raises:
             SamplingStopped: `stopped` returned True between two steps.
@@ -157,7 +162,7 @@ class LatentDiffusion:
         while not generation.sampler.done:
             if stopped():
                 raise SamplingStopped
-            self.advance([generation])
+            self.advance([generation], at_once)
             on_step(generation.step)
             if generation.sampler.done:
                 self.begin_next_window(generation)
@@ -172,15 +177,17 @@ class LatentDiffusion:
         return generation
 
     @torch.inference_mode()
-    def advance(self, generations: Sequence[Generation]) -> None:
+    def advance(self, generations: Sequence[Generation], at_once: bool = False) -> None:
         """Advance several generations of this model by one evaluation, in one network call.
 
         Their latents and conditioning have the same shape except for the number of takes; each has its own noise level.
+        With `at_once`, all steps of a single generation are run in one recorded call, where it can be recorded.
 
         Raises:
             ModelError: The result is not finite, even in float32.
         """
-        step_batch(generations, self.denoiser)
+        if not (at_once and len(generations) == 1 and self.whole_renders.run(generations[0])):
+            step_batch(generations, self.denoiser)
         for generation in generations:
             self.rendering.after_step(generation)
 
