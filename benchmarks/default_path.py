@@ -3,11 +3,10 @@
 Same components, steps, guidance and scheduler; the stock call leaves out the file. Goal on a CPU: at most 0.6.
 """
 
-from statistics import median
-
 from benchmarks import pocket
 from benchmarks.daemon import daemon
 from benchmarks.machine import machine
+from benchmarks.measurement import compare_medians
 
 ROUND_COUNT = 15
 SOUND_S = 2.0
@@ -32,9 +31,8 @@ def main() -> None:
                 )
                 for seed, prompt in enumerate(prompts)
             ]
-            ratio = median(daemon_s / stock_s for daemon_s, stock_s in pairs)
-            ours, stock = median(pair[0] for pair in pairs), median(pair[1] for pair in pairs)
-            print(f"  {heading:<22} {ratio:.3f}   (medians {ours * 1e3:.0f} and {stock * 1e3:.0f} ms)")
+            measured = compare_medians(pairs)
+            print(f"  {heading:<22} {measured.value:.3f}   ({measured.detail})")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ Goal: at most 0.85. Both from the request's arrival in the engine; with a cached
 """
 
 import time
-from statistics import median
 
 from benchmarks.machine import machine
+from benchmarks.measurement import Measurement, compare_medians
 from benchmarks.subject import Subject, subjects
 from timbred.engine.families.base import LatentDiffusion
 
@@ -18,7 +18,7 @@ def time_first_and_last(model: LatentDiffusion, subject: Subject, seed: int) -> 
     started_at = time.perf_counter()
     generation = model.begin(subject.order(seed))
     while not generation.sampler.done:
-        model.advance([generation])
+        model.advance([generation], at_once=True)
     stream = model.begin_stream(generation)
     first = 0.0
     while not stream.done:
@@ -28,17 +28,19 @@ def time_first_and_last(model: LatentDiffusion, subject: Subject, seed: int) -> 
     return first, time.perf_counter() - started_at
 
 
+def measure(model: LatentDiffusion, subject: Subject, rounds: int = ROUND_COUNT) -> Measurement:
+    """Measure the median ratio."""
+    time_first_and_last(model, subject, 0)
+    return compare_medians([time_first_and_last(model, subject, seed) for seed in range(rounds)])
+
+
 def main() -> None:
     """Print the table."""
     print(f"first sound / whole sound, {ROUND_COUNT} sounds; {machine()}")
-    with subjects() as measured:
-        for subject in measured:
-            model = subject.resident()
-            time_first_and_last(model, subject, 0)
-            times = [time_first_and_last(model, subject, seed) for seed in range(ROUND_COUNT)]
-            ratio = median(first / whole for first, whole in times)
-            first, whole = median(seconds for seconds, _ in times), median(seconds for _, seconds in times)
-            print(f"  {subject.name:<8} {ratio:5.2f}   ({first * 1e3:.0f} and {whole * 1e3:.0f} ms)")
+    with subjects() as measured_subjects:
+        for subject in measured_subjects:
+            measured = measure(subject.resident(), subject)
+            print(f"  {subject.name:<8} {measured.value:5.2f}   ({measured.detail})")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import machine
+from benchmarks.measurement import Measurement
 from benchmarks.subject import Subject, subjects
 from timbred.engine.compile.compiled_calls import CALLS_BEFORE_COMPILING, CompileQueue
+from timbred.engine.families.base import LatentDiffusion
 
 MATRIX_SIDE = 8192
 ROUND_COUNT = 10
@@ -34,22 +36,40 @@ def measure_peak_rate() -> float:
     return 2 * MATRIX_SIDE**3 / min(times)
 
 
-def measure(subject: Subject, cache: Path) -> tuple[float, float]:
-    """Return the FLOPs and seconds of one sound."""
-    model = subject.resident()
-    with FlopCounterMode(display=False) as counter:
-        model.render(subject.order(0), lambda _: None, lambda: False)
+def compile_model(model: LatentDiffusion, subject: Subject, cache: Path, timeout_s: float | None = None) -> bool:
+    """Compile a model as an engine does, with a cache on disk, and wait for it; returns False if that took too long."""
     compile_queue = CompileQueue("auto", model.device, cache)
     model.use_compile_queue(compile_queue)
     for seed in range(1 + CALLS_BEFORE_COMPILING):  # so that the decoder is called often enough to be compiled
-        model.render(subject.order(seed), lambda _: None, lambda: False)
-    compile_queue.wait()
-    times: list[float] = []
-    for seed in range(ROUND_COUNT):
-        started_at = time.perf_counter()
-        model.render(subject.order(seed), lambda _: None, lambda: False)
-        times.append(time.perf_counter() - started_at)
-    return float(counter.get_total_flops()), median(times[2:])
+        subject.time_engine_call(model, seed)
+    compile_queue.wait(timeout_s=timeout_s)
+    return not compile_queue.is_busy
+
+
+def count_flops(model: LatentDiffusion, subject: Subject) -> float:
+    """Return the FLOPs of one sound; operations within compiled calls aren't counted."""
+    with FlopCounterMode(display=False) as counter:
+        subject.time_engine_call(model, 0)
+    return float(counter.get_total_flops())
+
+
+def measure(
+    model: LatentDiffusion, subject: Subject, flops: float, rate: float, rounds: int = ROUND_COUNT
+) -> Measurement:
+    """Measure the ratio with a compiled model.
+
+    Args:
+        model: The model.
+        subject: Settings of the sound.
+        flops: FLOPs of one sound.
+        rate: FLOPs per second of a large matrix product.
+        rounds: Number of sounds, at least 3.
+    """
+    seconds = median([subject.time_engine_call(model, seed) for seed in range(rounds)][2:])
+    return Measurement(
+        seconds * rate / flops,
+        f"{seconds * 1e3:.1f} and {flops / rate * 1e3:.1f} ms; {flops / 1e12:.2f} TFLOP at {rate / 1e12:.0f} TFLOP/s",
+    )
 
 
 def main() -> None:
@@ -59,11 +79,13 @@ def main() -> None:
         print("  needs a GPU with CUDA: nothing was measured")
         return
     rate = measure_peak_rate()
-    with subjects() as measured, tempfile.TemporaryDirectory() as cache:
-        for subject in measured:
-            flops, seconds = measure(subject, Path(cache))
-            print(f"  {subject.name:<8} {seconds * rate / flops:5.2f}   ({seconds * 1e3:.1f} and "
-                  f"{flops / rate * 1e3:.1f} ms; {flops / 1e12:.2f} TFLOP at {rate / 1e12:.0f} TFLOP/s)")  # fmt: skip
+    with subjects() as measured_subjects, tempfile.TemporaryDirectory() as cache:
+        for subject in measured_subjects:
+            model = subject.resident()
+            flops = count_flops(model, subject)
+            compile_model(model, subject, Path(cache))
+            measured = measure(model, subject, flops, rate)
+            print(f"  {subject.name:<8} {measured.value:5.2f}   ({measured.detail})")
 
 
 if __name__ == "__main__":

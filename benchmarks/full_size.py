@@ -1,4 +1,4 @@
-"""Checkpoints of AudioLDM 2 in its published sizes with random weights, which suffice for timing.
+"""Checkpoints of AudioLDM 2 and Stable Audio 3 in published sizes with random weights, which suffice for timing.
 
 The sizes are in `architectures.json`; the vocabularies are small ones of letters, which changes no network's cost.
 """
@@ -11,6 +11,7 @@ import diffusers
 import torch
 import transformers
 from diffusers.pipelines.audioldm2 import modeling_audioldm2
+from diffusers.pipelines.stable_audio_3.modeling_stable_audio_3 import StableAudio3DurationEmbedder
 
 from timbred.engine.families.component_loader import quiet_libraries
 
@@ -37,11 +38,49 @@ def make(folder: Path, name: str, precision: torch.dtype, sibling: Path | None =
         if sibling is None:
             _pipeline(unet, scale).save_pretrained(folder)
         else:
-            _link(sibling, folder)
+            link_all_but_unet(sibling, folder)
             unet.save_pretrained(folder / "unet")
     finally:
         torch.set_default_dtype(before)
     return folder
+
+
+def make_stable_audio_3_small(folder: Path) -> Path:
+    """Write a checkpoint of Stable Audio 3 small's size, distilled for eight steps, in bfloat16."""
+    quiet_libraries()
+    torch.manual_seed(len(MODEL_NAMES))
+    facts = ARCHITECTURES["stable_audio_3_small"]
+    tokenizer = _gemma_tokenizer()
+    encoder = _transformers.T5GemmaModuleConfig(vocab_size=len(tokenizer), **facts["text_encoder"])
+    text_encoder = _transformers.T5GemmaEncoderModel(
+        _transformers.T5GemmaConfig(
+            encoder=encoder, decoder=encoder, vocab_size=len(tokenizer), is_encoder_decoder=False
+        )
+    )
+    pipeline = _diffusers.StableAudio3Pipeline(
+        vae=_fill_zero_weights(_diffusers.AutoencoderSAME(**facts["vae"])),
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        duration_embedder=StableAudio3DurationEmbedder(**facts["duration_embedder"]),
+        transformer=_fill_zero_weights(stable_audio_3_transformer()),
+        scheduler=_diffusers.FlowMatchEulerDiscreteScheduler(**facts["scheduler"]),
+    )
+    pipeline.to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+def stable_audio_3_transformer() -> Any:
+    """Return a transformer of Stable Audio 3 small's size."""
+    return _diffusers.StableAudio3DiTModel(**ARCHITECTURES["stable_audio_3_small"]["transformer"])
+
+
+@torch.no_grad()
+def _fill_zero_weights(module: Any) -> Any:
+    """Add noise to weights that are initialised to one value, because zeros would hide differences of the outputs."""
+    for parameter in module.parameters():
+        if parameter.numel() > 1 and parameter.min() == parameter.max():
+            parameter.add_(torch.randn_like(parameter) * 0.02)
+    return module
 
 
 def _unet(name: str, scale: int) -> Any:
@@ -101,7 +140,15 @@ def _tokenizers() -> tuple[Any, Any]:
     return clap, t5
 
 
-def _link(sibling: Path, folder: Path) -> None:
+def _gemma_tokenizer() -> Any:
+    names = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "\u2581", *TOKENIZER_LETTERS]
+    tokenizer = _transformers.GemmaTokenizer(vocab={name: index for index, name in enumerate(names)}, merges=[])
+    tokenizer.model_max_length = 256
+    return tokenizer
+
+
+def link_all_but_unet(sibling: Path, folder: Path) -> None:
+    """Link the files of a checkpoint into another folder, without those of its UNet."""
     for file in sibling.rglob("*"):
         path = folder / file.relative_to(sibling)
         if file.is_file() and "unet" not in file.parts:

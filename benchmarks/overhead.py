@@ -14,11 +14,18 @@ import torch
 from benchmarks import pocket
 from benchmarks.daemon import daemon
 from benchmarks.machine import machine
+from benchmarks.measurement import Measurement, compare_medians
 from timbred.ipc.engine_client import ENGINE_ENVIRONMENT
 
 ROUND_COUNT = 25
 PROMPT = "a deep punchy kick drum"
 SOUND_S = 2.0
+
+
+def summarize(pairs: list[tuple[float, float]]) -> Measurement:
+    """Return the milliseconds added to the bare call, from pairs of seconds of a request and a call."""
+    added_s, call_s = median(request_s - call_s for request_s, call_s in pairs), median(call_s for _, call_s in pairs)
+    return Measurement(added_s * 1e3, f"{100 * added_s / call_s:.1f} % (median of the pairs)")
 
 
 def main() -> None:
@@ -41,12 +48,10 @@ def main() -> None:
             )
             for seed in range(1, ROUND_COUNT + 1)
         ]
-    request_s, call_s = median(pair[0] for pair in pairs), median(pair[1] for pair in pairs)
-    added = median(daemon_s - call_s for daemon_s, call_s in pairs)
+    ratio, added = compare_medians(pairs), summarize(pairs)
     print(f"overhead of the daemon, pocket, {SOUND_S:g} s of sound, {ROUND_COUNT} pairs; {machine()}")
-    medians = f"medians {request_s * 1e3:.1f} and {call_s * 1e3:.1f} ms"
-    print(f"  request to file / bare call   {request_s / call_s:.3f}   ({medians})")
-    print(f"  added                         {added * 1e3:.1f} ms, {100 * added / call_s:.1f} % (median of the pairs)")
+    print(f"  request to file / bare call   {ratio.value:.3f}   ({ratio.detail})")
+    print(f"  added                         {added.value:.1f} ms, {added.detail}")
 
 
 if __name__ == "__main__":

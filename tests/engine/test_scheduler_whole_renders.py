@@ -62,13 +62,13 @@ def run(
     for name in ("records_graphs", "uses_inductor"):
         monkeypatch.setattr(CompileQueue, name, True)
     monkeypatch.setattr(CompileQueue, "submit", lambda *_: None)  # pyright: ignore[reportUnknownLambdaType]
-    model = engine_messages.ModelSource(name="tiny", folder=str(folder))
     numbers = iter(range(100))
-    jobs = [
-        [engine_messages.RenderJob(**{"job": next(numbers), "model": model, "order": ORDER, **keys}) for keys in group]
-        for group in groups
-    ]
-    letters = Sequential(jobs)
+
+    def job(**keys: Any) -> engine_messages.RenderJob:
+        model = engine_messages.ModelSource(name="tiny", folder=str(folder))
+        return engine_messages.RenderJob(job=next(numbers), model=model, **{"order": ORDER, **keys})
+
+    letters = Sequential([[job(**keys) for keys in group] for group in groups])
 
     def mailbox(*_: object) -> Letters:
         return letters
