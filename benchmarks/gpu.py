@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
@@ -72,8 +73,10 @@ def run_part(name: str, model: str, folders: Folders, limit_s: float, is_tiny: b
         try:
             status = process.wait(max(0.0, limit_s))
         except subprocess.TimeoutExpired:
-            _end_group(process)
             return read_rows(path), f"the part ended after its {limit_s:.0f} s"
+        finally:
+            if process.poll() is None:
+                _end_group(process)
     if status:
         last_line = (log_path.read_text("utf-8").strip().splitlines() or [""])[-1]
         return read_rows(path), f"failed: the part ended with status {status}: {last_line[:300]}"
@@ -112,6 +115,11 @@ def run_parts(folders: Folders, limit_s: float, is_tiny: bool) -> list[Row]:
     return complete_rows(rows, ends)
 
 
+def _exit(*_: object) -> NoReturn:
+    """End this process in a way that ends the part in progress too."""
+    sys.exit("ended by SIGTERM")
+
+
 def versions() -> dict[str, str]:
     """Return the versions of the packages that determine the figures."""
     cuda = {"CUDA": torch.version.cuda} if torch.version.cuda else {}
@@ -128,6 +136,7 @@ def main() -> None:
     started_at = time.monotonic()
     if not torch.cuda.is_available() and not options.tiny:
         sys.exit("there is no GPU with CUDA here; --tiny runs everything on this machine with tiny models")
+    signal.signal(signal.SIGTERM, _exit)
     with tempfile.TemporaryDirectory(prefix="timbred-gpu-") as temporary_folder:
         folders = Folders(*(Path(temporary_folder) / name for name in ("checkpoints", "cache", "rows")))
         for folder in (folders.checkpoints, folders.cache, folders.rows):

@@ -149,7 +149,9 @@ def _measure_exactly(report: PartReport, subject: Subject, device: ComputeDevice
 def measure_daemon(options: Options, report: PartReport) -> None:
     """Measure rows with a client of a daemon, some of them beside calls in this process."""
     subject, sizes = options.subject, options.sizes
-    settings = (f"engine.cache={options.cache}", "queue.length=64", f"engine.jobs={throughput.CONCURRENT_COUNT}")
+    settings = [f"engine.cache={options.cache}", "queue.length=64", f"engine.jobs={throughput.CONCURRENT_COUNT}"]
+    if options.is_tiny:
+        settings.append("device.threads=1")
     with subject.daemon(*settings) as client:
         restart.render_often(subject, client, sizes.sounds)
         _measure_pairs(options, report, client)
@@ -203,6 +205,8 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true")
     chosen = parser.parse_args()
     quiet_libraries()
+    if chosen.tiny:
+        torch.set_num_threads(1)  # tiny models gain nothing from more
     options = Options(chosen.model, chosen.folder, chosen.cache, chosen.tiny, chosen.limit, time.monotonic())
     PARTS[chosen.part](options, PartReport(chosen.rows, chosen.model))
 

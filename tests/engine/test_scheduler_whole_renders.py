@@ -66,7 +66,8 @@ def run(
 
     def job(**keys: Any) -> engine_messages.RenderJob:
         model = engine_messages.ModelSource(name="tiny", folder=str(folder))
-        return engine_messages.RenderJob(job=next(numbers), model=model, **{"order": ORDER, **keys})
+        order = keys.pop("order", ORDER)
+        return engine_messages.RenderJob(job=next(numbers), model=model, order=order, **keys)
 
     letters = Sequential([[job(**keys) for keys in group] for group in groups])
 
