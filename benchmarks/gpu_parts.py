@@ -151,7 +151,7 @@ def measure_daemon(options: Options, report: PartReport) -> None:
     subject, sizes = options.subject, options.sizes
     settings = [f"engine.cache={options.cache}", "queue.length=64", f"engine.jobs={throughput.CONCURRENT_COUNT}"]
     if options.is_tiny:
-        settings.append("device.threads=1")
+        settings += ["device.threads=1", "engine.spare=off"]
     with subject.daemon(*settings) as client:
         restart.render_often(subject, client, sizes.sounds)
         _measure_pairs(options, report, client)
