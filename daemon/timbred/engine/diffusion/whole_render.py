@@ -170,7 +170,7 @@ class WholeRenders:
         if key in self._failed:
             return None
         try:
-            latents = self._run_recorded(key, inputs, generation.guider.join)
+            return self._run_recorded(key, inputs, generation.guider.join)
         except Exception as error:
             if is_fatal(error):
                 raise
@@ -178,10 +178,6 @@ class WholeRenders:
             size = tuple(inputs.latents.shape)
             log.warning("renders of %s are not recorded and run step by step: %s", size, first_line(error))
             return None
-        if latents is not None and not torch.isfinite(latents).all():
-            log.warning("a recorded render is not finite and is repeated step by step")
-            return None
-        return latents
 
     def _collect_inputs(self, generation: Generation, steps: LinearSteps) -> RenderInputs:
         sampler, device = generation.sampler, self._denoiser.device
@@ -191,7 +187,7 @@ class WholeRenders:
         return RenderInputs(on_device, sampler.latents, noise, scale, generation.conditioning)
 
     def _run_recorded(self, key: RenderKey, inputs: RenderInputs, join: Join) -> torch.Tensor | None:
-        """Run a recorded render, recorded now if it isn't; None without room for it."""
+        """Run a recorded render, recorded now if it isn't; None without room for it, or if it is not finite."""
         calls = self._denoiser.compiled_calls
         call_inputs = self._denoiser.call_inputs(
             inputs.rows, inputs.steps.levels[0].expand(len(inputs.rows)), inputs.conditioning
@@ -208,7 +204,12 @@ class WholeRenders:
             render.last_used = time.monotonic()
             if key in self._ready:
                 self._ready.move_to_end(key)
-        return render.graph(*inputs.flatten())
+        with self._compile_queue.without_gil():
+            latents = render.graph(*inputs.flatten())
+            is_finite = bool(torch.isfinite(latents).all())
+        if not is_finite:
+            log.warning("a recorded render is not finite and is repeated step by step")
+        return latents if is_finite else None
 
     def _record(self, key: RenderKey, inputs: RenderInputs, join: Join, is_compiled: bool) -> _WholeRender | None:
         """Record a render; None without room for it.
