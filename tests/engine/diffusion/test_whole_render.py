@@ -87,12 +87,12 @@ def assert_equal_latents(model: LatentDiffusion, plain: LatentDiffusion, wanted:
     [
         {},
         {"scheduler": "flow-euler"},
-        {"guidance": 4.0, "words": PromptInputs(prompt="a bell", negative="hum")},
+        {"guidance": 4.0, "inputs": PromptInputs(prompt="a bell", negative="hum")},
         {"seeds": (1, 2, 3)},
         {"seeds": (1, 2), "guidance": 2.0, "scheduler": "flow-euler"},
         {"steps": 1},
-        {"given": init_audio(stereo_sound(0.4), 0.6)},
-        {"given": init_audio(stereo_sound(0.4), 1.0, Repaint(start=0.1, end=0.25, low=0.0, high=96_000.0))},
+        {"init_audio": init_audio(stereo_sound(0.4), 0.6)},
+        {"init_audio": init_audio(stereo_sound(0.4), 1.0, Repaint(start=0.1, end=0.25, low=0.0, high=96_000.0))},
     ],
     ids=str,
 )
@@ -101,8 +101,8 @@ def test_whole_render_equals_single_steps(model: LatentDiffusion, plain: LatentD
     assert_equal_latents(model, plain, order(**changes))
     other = {key: value + 1.0 if key == "guidance" else value for key, value in changes.items()}
     seeds = tuple(seed + 100 for seed in changes.get("seeds", (7,)))
-    words = PromptInputs(prompt="rain on a roof", negative="hiss" if "words" in changes else "")
-    assert_equal_latents(model, plain, order(**{**other, "seeds": seeds, "words": words}))
+    inputs = PromptInputs(prompt="rain on a roof", negative="hiss" if "inputs" in changes else "")
+    assert_equal_latents(model, plain, order(**{**other, "seeds": seeds, "inputs": inputs}))
     assert RecordedCall.replays == 2
     assert model.whole_renders.ready_count == 1
 
