@@ -160,7 +160,7 @@ export class Requests {
   }
 
   changed(job) {
-    if (job.state !== job.entry) this.storeJobs(job);
+    if (job.state !== job.storedState) this.storeJobs(job);
     for (const listener of this.listeners.change) listener(job);
   }
 }

@@ -178,14 +178,11 @@ def test_render_equals_stock_completing_with_several_tracks(model: LatentDiffusi
 def test_ace_step_names_texts_of_which_it_reads_the_beginning(model: LatentDiffusion, key: str):
     short, long = PromptInputs(prompt="a bell", lyrics="la"), "na na hey hey " * 200
     assert model.find_long_texts(short) == []
-    (found,) = model.find_long_texts(PromptInputs(**{"prompt": "a bell", "lyrics": "la", key: long}))
+    (found,) = model.find_long_texts(structs.replace(short, **{key: long}))
     assert (found.key, found.characters, found.parts) == (key, len(long), 1)
     assert 0 < found.read < len(long)
-    cut = {"prompt": "a bell", "lyrics": "la", key: long[: found.read] + "another end" * 50}
-    one, other = (
-        render(model, order(inputs=PromptInputs(**{"prompt": "a bell", "lyrics": "la", key: text})))
-        for text in (long, cut[key])
-    )
+    texts = (long, long[: found.read] + "another end" * 50)
+    one, other = (render(model, order(inputs=structs.replace(short, **{key: text}))) for text in texts)
     np.testing.assert_array_equal(one, other)
 
 

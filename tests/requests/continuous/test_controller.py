@@ -26,6 +26,7 @@ from timbred.requests.continuous.controller import (
     FlowControllers,
     FlowState,
 )
+from timbred.requests.named_files import NO_FILES
 from timbred.requests.resolve import Session
 
 RATE = 8000
@@ -155,7 +156,7 @@ class FlowsInAnyOrder(RuleBasedStateMachine):
         def act() -> None:
             request = m.Flow(voice=1, prompt=prompt, seconds=0.5)
             try:
-                start = self.flows.flow(CLIENTS[client], request, pocket_card(), None, None)
+                start = self.flows.flow(CLIENTS[client], request, pocket_card(), NO_FILES, None)
             except errors.NoAudioDevice:
                 return
             self.known += [flow for flow in self.by_voice.values() if flow not in self.known]
