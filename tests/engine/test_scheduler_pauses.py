@@ -30,7 +30,7 @@ def test_yield_duration_is_whole_frames_as_long_as_the_work_and_at_least_one(bus
 
 
 class FakeLink:
-    """The mailbox's place: orders as they are taken, events as they are sent."""
+    """A link to the daemon: orders as they are taken, events as they are sent."""
 
     def __init__(self) -> None:
         self.inbox: queue.Queue[Any] = queue.Queue()

@@ -11,7 +11,7 @@ from msgspec import structs
 import timbred.engine.scheduler as engine_module
 from tests.engine.families.renders import wave_order
 from tests.engine.recorded_calls import RecordedCall
-from tests.engine.test_scheduler_pauses import Letters
+from tests.engine.test_scheduler_pauses import FakeLink
 from timbred.engine import device
 from timbred.engine.compile import compiled_calls
 from timbred.engine.compile.compiled_calls import CompileQueue
@@ -24,7 +24,7 @@ EACH, ONCE = [1, 2, 3, 4], [4]
 """Reported steps of a job step by step, and at once."""
 
 
-class Sequential(Letters):
+class Sequential(FakeLink):
     """Sends groups of jobs, each after all sounds of the one before; keeps the reported steps of each job."""
 
     def __init__(self, groups: Sequence[Sequence[engine_messages.RenderJob]]) -> None:
@@ -69,18 +69,18 @@ def run(
         order = keys.pop("order", ORDER)
         return engine_messages.RenderJob(job=next(numbers), model=model, order=order, **keys)
 
-    letters = Sequential([[job(**keys) for keys in group] for group in groups])
+    link = Sequential([[job(**keys) for keys in group] for group in groups])
 
-    def mailbox(*_: object) -> Letters:
-        return letters
+    def make_link(*_: object) -> FakeLink:
+        return link
 
-    monkeypatch.setattr(engine_module, "DaemonLink", mailbox)
+    monkeypatch.setattr(engine_module, "DaemonLink", make_link)
     subject = EngineScheduler(
         device.ComputeDevice(torch.device("cpu"), "CPU", torch.float32), "", "", 1.0, compile_setting="auto"
     )
     subject.frame_rate = frame_rate
     subject.run()
-    return [letters.steps[number] for number in sorted(letters.steps)]
+    return [link.steps[number] for number in sorted(link.steps)]
 
 
 @pytest.fixture(autouse=True)

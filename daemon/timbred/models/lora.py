@@ -69,7 +69,7 @@ Shape = tuple[int, ...]
 
 
 class LoraFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What timbred records in a LoRA's file.
+    """Facts that timbred records in a LoRA's file.
 
     Attributes:
         model: Name of the model that it was made for.
