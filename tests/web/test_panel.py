@@ -385,10 +385,10 @@ def test_panel_recovers_from_a_lost_connection(page: Page) -> None:
     page.press("Enter")
     page.until("timbred.requests.live[0]?.step >= 1")
     page.run(
-        "(window.closed = 0, [timbred.own, timbred.allClients].forEach(({ socket }) => {"
-        " socket.addEventListener('close', () => { window.closed += 1; }); socket.close(); }))"
+        "(window.lostSockets = 0, [timbred.own, timbred.allClients].forEach(({ socket }) => {"
+        " socket.addEventListener('close', () => { window.lostSockets += 1; }); socket.close(); }))"
     )
-    page.until("window.closed === 2 && timbred.own.open && timbred.allClients.open")
+    page.until("window.lostSockets === 2 && timbred.own.open && timbred.allClients.open")
     page.press("Escape")
     page.until("timbred.requests.live[0]?.state === 'started'")
     page.watch(".card[data-state=cancelled]")
