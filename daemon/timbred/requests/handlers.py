@@ -293,7 +293,7 @@ class RequestHandlers:
             noise_source=noise,
             init_seconds=head.seconds if head else None,
             init_head=head,
-            loras=self.loras.resolve(request.lora, entry),
+            loras=self.loras.resolve(request.lora, entry) if request.lora else (),
         )
         parameters = resolve_request(request)
         if not self.scheduler.residency.is_resident(entry.card.name):

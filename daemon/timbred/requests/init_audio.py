@@ -61,13 +61,11 @@ def check_init_keys(request: Generate) -> None:
     for key in ("start", "end"):
         if request.regions is not None and getattr(request, key) is not None:
             raise BadRequest(f"{key}: it doesn't go with regions, which name all parts; leave one of them out")
-    _check_task(request)
+    if request.task is not None:
+        _check_task(request, request.task)
 
 
-def _check_task(request: Generate) -> None:
-    task = request.task
-    if task is None:
-        return
+def _check_task(request: Generate, task: str) -> None:
     if task in INIT_TASKS and request.init is None:
         raise BadRequest(f"task: {task} needs a sound to work on; name it, as in: @init take")
     if task == "repaint" and request.extend is None and not repaints(request):

@@ -296,7 +296,11 @@ def resolve(
     keeps_init = bool(init["edited_parts"])
     sampling = _sampling_fields(request, card, random_seed)
     file = _file_fields(request, card, session, init_head if keeps_init else None)
-    inputs = song.apply(music.apply(_prompt_inputs(request, card), card))
+    inputs = _prompt_inputs(request, card)
+    if music.key or music.bpm or music.signature:
+        inputs = music.apply(inputs, card)
+    if song.lyrics or song.task:
+        inputs = song.apply(inputs)
     return Parameters(
         model=card.name,
         inputs=inputs,
@@ -313,7 +317,7 @@ def resolve(
         **{key: getattr(request, key) or "" for key in ("noise", "embeddings", "init", "reference")},
         noise_source=noise_source,
         init_channels=card.channels,
-        lora=format_loras(loras),
+        lora=format_loras(loras) if loras else "",
         loras=loras,
         seconds=seconds,
         bars=bars,

@@ -218,12 +218,12 @@ def test_given_tensors_order_with_numbers_equals_stock(model_of: Callable[[str],
     name, tensors, parameters = NUMBERS[case]
     model = model_of(name)
     words = PromptInputs(prompt="a bell in a room", lyrics="la la hey" if name.startswith("ace_step") else "")
-    wanted = order(model, tensors, words=words)
+    wanted = order(model, tensors, inputs=words)
     if words.lyrics:
         parameters = {**parameters, "lyrics": words.lyrics}
     made = render(model, wanted)
     assert_equal_sounds(made, stock(model, wanted, {}, **parameters)[:, :, : made.shape[1]])
-    assert np.abs(made - render(model, order(model, {}, words=words))).max() > TOLERANCE
+    assert np.abs(made - render(model, order(model, {}, inputs=words))).max() > TOLERANCE
 
 
 def test_given_tensors_stream_from_a_later_start_equals_whole(model_of: Callable[[str], LatentDiffusion]):
