@@ -32,6 +32,9 @@ from timbred.ipc.child_exit import add_line_options, exit_with_daemon, send_last
 RATE = 16000
 MODEL_BYTES = 3_000_000
 
+FILE_POLL_INTERVAL_S = 0.005
+"""Interval at which a file that a test creates is looked for: no event crosses the processes for it."""
+
 MAX_LATE_STEPS = 12
 """Steps after which `paced SECONDS OTHER FILE` waits for its cancellation."""
 
@@ -107,7 +110,7 @@ class FakeEngine:
             if words[0] in ("slow", "wait") and step == 2:
                 awaited = Path(words[1]) if words[0] == "wait" else None
                 while not self.link.is_cancelled(job) and not (awaited and awaited.exists()):
-                    time.sleep(0.005)
+                    time.sleep(FILE_POLL_INTERVAL_S)
             if self.link.is_cancelled(job):
                 self.link.send(engine_messages.JobCancelled(job=job))
                 return
@@ -138,14 +141,19 @@ class FakeEngine:
             return float(expected)
         other, file = late
         while not self.link.is_cancelled(job) and (step > MAX_LATE_STEPS or not Path(file).exists()):
-            time.sleep(0.005)
+            time.sleep(FILE_POLL_INTERVAL_S)
         if self.link.is_cancelled(job):
             self.were_late.add(job)
         return float(other)
 
     def _decodes(self, job: int, words: list[str]) -> None:
-        while words[0] == "decodes" and not self.link.is_cancelled(job) and not Path(words[1]).exists():
-            time.sleep(0.005)
+        if words[0] == "decodes":
+            self._wait_for_file(job, Path(words[1]))
+
+    def _wait_for_file(self, job: int, path: Path) -> None:
+        """Wait until a test has created a file, or the job is cancelled."""
+        while not self.link.is_cancelled(job) and not path.exists():
+            time.sleep(FILE_POLL_INTERVAL_S)
 
     def _misbehaves(self, render: engine_messages.RenderJob, words: list[str]) -> bool:
         """Whether that was all that it does with this order."""
@@ -174,8 +182,7 @@ class FakeEngine:
         edges = [frames * part // 4 for part in range(5)]
         for first, last in list(itertools.pairwise(edges))[: 2 if words[0] == "breaks" else 4]:
             if words[0] == "half" and first == edges[2]:
-                while not self.link.is_cancelled(job) and not Path(words[1]).exists():
-                    time.sleep(0.005)
+                self._wait_for_file(job, Path(words[1]))
             piece = engine_messages.PieceRendered(
                 job=job, rate=RATE, channels=1, first=first, frames=frames, peak=1.0, last=last == frames
             )

@@ -1,4 +1,4 @@
-"""How long a test waits for what must come, and the product's own timeouts while it does."""
+"""The time limit of waits in tests, and the product's own timeouts during them."""
 
 from collections.abc import Generator
 from contextlib import contextmanager

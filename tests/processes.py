@@ -1,11 +1,14 @@
 """No process is left behind: what a test started is gone when it ends."""
 
 import os
-from collections.abc import Generator
+import subprocess
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+
+from tests.patience import TIMEOUT_S
 
 
 def python_path(*folders: Path) -> str:
@@ -31,3 +34,12 @@ def none_left() -> Generator[None]:
     yield
     left = [one for one in psutil.Process().children(recursive=True) if _is_left(one, before)]
     assert not left, f"processes are left: {left}"
+
+
+def run_captured(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run a program in a folder until it ends; returns its status and what it printed."""
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )

@@ -15,7 +15,7 @@ import soundfile
 
 import timbred
 from tests.patience import TIMEOUT_S
-from tests.processes import python_path
+from tests.processes import python_path, run_captured
 from timbred.web import assets
 
 ROOT = Path(__file__).parents[1]
@@ -103,15 +103,7 @@ class Installation:
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = [str(self.scripts / "python"), "-P", "-c", "from timbred.cli.main import main; main()", *words]
-        return subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
+        return run_captured(command, self.folder, self.environment)
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,7 @@ import pytest
 import soundfile
 
 from tests import checkpoints
-from tests.patience import TIMEOUT_S
-from tests.processes import python_path
+from tests.processes import python_path, run_captured
 from timbred.audiofile.reader import read_recipe
 from timbred.storage.recipe import parameters_of
 
@@ -46,15 +45,7 @@ class Shell:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "timbred", *arguments]
-        return subprocess.run(
-            command,
-            env=self.environment,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=TIMEOUT_S,
-        )
+        return run_captured(command, self.folder, self.environment)
 
     def say(self, *arguments: str) -> Path:
         done = self.run("say", *arguments)

@@ -20,6 +20,7 @@ from tests.hosts import Spoken
 from tests.integration.conftest import StartDaemon, settings_for, start_daemon
 from tests.integration.daemons import DaemonProcess, environment, gone, hollow_checkpoint
 from tests.patience import TIMEOUT_S
+from tests.processes import run_captured
 from timbred.cli.demo import DemoDaemon
 from timbred.errors import ForbiddenPath
 
@@ -44,15 +45,7 @@ class Newcomer:
         return [*self.before, *COMMAND, *self.flags, *words]
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*words),
-            env=self.environment,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
+        return run_captured(self.command(*words), self.folder, self.environment)
 
     @contextlib.contextmanager
     def running(self, *words: str) -> Generator[tuple[psutil.Popen, Spoken]]:

@@ -23,7 +23,7 @@ SETTINGS = ("player.lead=100", "tempo=480")
 PIECE = 1.0
 CROSSFADE = 0.25
 LONG_PIECE = 20.0
-SLOWLY = 0.05
+SLOW_SPEED = 0.05
 """Speed at which a long piece sounds for almost seven minutes."""
 
 SPACING = 36_000
@@ -163,14 +163,14 @@ async def test_flow_keeps_sounding_with_a_failing_engine_and_reports_a_failed_pl
 async def test_flow_applies_a_new_prompt_within_one_segment(jack: JackServer, tmp_path: Path, audioldm: Path):
     async with running(tmp_path, audioldm, *SETTINGS) as daemon:
         client = daemon.transports.client()
-        client.send(**flow(seconds=LONG_PIECE, speed=SLOWLY))
+        client.send(**flow(seconds=LONG_PIECE, speed=SLOW_SPEED))
         first = await until(client, m.Flowing)
-        client.send(**flow(prompt="another tone", seconds=LONG_PIECE, speed=SLOWLY))
+        client.send(**flow(prompt="another tone", seconds=LONG_PIECE, speed=SLOW_SPEED))
         second = await until(client, m.Flowing)
         assert not second.late
-        assert second.frame - first.frame < LONG_PIECE / SLOWLY * RATE
+        assert second.frame - first.frame < LONG_PIECE / SLOW_SPEED * RATE
         assert stored(daemon, second.take).prompt == "another tone"
-        client.send(**flow(prompt="another tone", seconds=LONG_PIECE, speed=SLOWLY))  # the same again is the same
+        client.send(**flow(prompt="another tone", seconds=LONG_PIECE, speed=SLOW_SPEED))  # the same again is the same
         assert await until(client, m.Flowing) == second
         client.send(type="stop", voice=1)
         assert (await until(client, m.Ended)).take == second.take
@@ -184,7 +184,7 @@ async def test_flow_change_drops_prepared_segments_and_a_late_one_starts_once_re
 
     async with running(tmp_path, audioldm, *SETTINGS) as daemon:
         client = daemon.transports.client()
-        client.send(**flow(seconds=LONG_PIECE, speed=SLOWLY))
+        client.send(**flow(seconds=LONG_PIECE, speed=SLOW_SPEED))
         first = await until(client, m.Flowing)
         await resting(daemon)  # the next piece is with the player now
         client.send(**flow(prompt=f"wait {gate}", seconds=LONG_PIECE))
@@ -194,13 +194,13 @@ async def test_flow_change_drops_prepared_segments_and_a_late_one_starts_once_re
         repeats = [piece for piece in received if isinstance(piece, m.Flowing)]
         reported = [(piece.take, piece.late) for piece in repeats]
         assert reported == [(first.take, True)] * 3, "not the piece that was made ahead"
-        client.send(type="set", voice=1, speed=SLOWLY)
+        client.send(type="set", voice=1, speed=SLOW_SPEED)
         gate.touch()
         before = repeats[-1]
         while (piece := await until(client, m.Flowing)).late:
             before = piece
         waited = (piece.frame - before.frame) / RATE
-        assert waited < LONG_PIECE / SLOWLY, "it doesn't wait for the end of what sounds"
+        assert waited < LONG_PIECE / SLOW_SPEED, "it doesn't wait for the end of what sounds"
         assert stored(daemon, piece.take).prompt == f"wait {gate}"
         client.send(type="stop", voice=1)
         assert (await until(client, m.Ended)).take == piece.take

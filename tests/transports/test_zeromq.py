@@ -55,7 +55,7 @@ class Zmq:
         return made
 
     async def skip_past(self, subscriber: zmq.asyncio.Socket, asker: zmq.asyncio.Socket) -> None:
-        """Skip all events until now; the subscriber hears of `synced`."""
+        """Skip all events up to the current moment; the subscriber must receive `synced`."""
         number = next(self._numbers)
         await ask(asker, type="sync", n=number)
         while json.loads((await subscriber.recv_multipart())[1]).get("n") != number:

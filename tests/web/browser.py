@@ -18,8 +18,8 @@ from tests.patience import TIMEOUT_S
 
 Json = dict[str, Any]
 
-NEVER = 2 * TIMEOUT_S
-"""Seconds after which Chromium itself is given up."""
+MAX_ANSWER_S = 2 * TIMEOUT_S
+"""Seconds without an answer after which Chromium itself counts as hung."""
 
 QUIET = (
     "--headless",
@@ -91,7 +91,7 @@ class Wire:
             self._asked[number] = answer
         whole: Json = {"id": number, "method": method, "params": parameters}
         self._socket.send(json.dumps(whole if session is None else {**whole, "sessionId": session}))
-        return answer.result(NEVER)
+        return answer.result(MAX_ANSWER_S)
 
     def close(self) -> None:
         self._closing.close()

@@ -23,7 +23,7 @@ from timbred.engine.families.base import LatentDiffusion
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder, Repaint
 
 CPU = torch.device("cpu")
-TOLERANCE = 1e-5
+SAMPLE_TOLERANCE = 1e-5
 
 
 class RecordingQueue(CompileQueue):
@@ -79,7 +79,7 @@ def latents(model: LatentDiffusion, wanted: RenderOrder) -> torch.Tensor:
 def assert_equal_latents(model: LatentDiffusion, plain: LatentDiffusion, wanted: RenderOrder) -> None:
     expected = latents(plain, wanted)
     assert expected.abs().max() > 0.1
-    assert (latents(model, wanted) - expected).abs().max() < TOLERANCE
+    assert (latents(model, wanted) - expected).abs().max() < SAMPLE_TOLERANCE
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ def test_run_steps_reads_no_value_on_the_cpu(guided: bool):
 
     graph = make_fx(call, tracing_mode="fake")(*example.flatten())
     expected = run_steps(evaluate_small, join_plainly, other)
-    assert (graph(*other.flatten()) - expected).abs().max() < TOLERANCE
+    assert (graph(*other.flatten()) - expected).abs().max() < SAMPLE_TOLERANCE
 
 
 @torch.no_grad()
@@ -345,7 +345,7 @@ def test_run_steps_compiled_as_one_call_equals_single_steps():
     for seed in (1, 2):
         other = flow_inputs(8, seed)
         expected = run_steps(evaluate_small, join_plainly, other)
-        assert (compiled(*other.flatten()) - expected).abs().max() < TOLERANCE
+        assert (compiled(*other.flatten()) - expected).abs().max() < SAMPLE_TOLERANCE
     assert len(graphs) == 1
 
 

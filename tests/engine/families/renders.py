@@ -46,6 +46,19 @@ def render(model: LatentDiffusion, wanted: RenderOrder) -> NDArray[np.float32]:
     return model.render(wanted, lambda _: None, lambda: False).waveforms
 
 
+def assert_shared_steps_equal_solo(model: LatentDiffusion, wanted: Sequence[RenderOrder]) -> None:
+    """Compare two orders of one shape that share their steps, as long as both have some, with their solo renders."""
+    alone = [render(model, order) for order in wanted]
+    first, second = (model.begin(order) for order in wanted)
+    assert first.shape == second.shape
+    while not first.sampler.done:
+        model.advance([first, second])
+    while not second.sampler.done:
+        model.advance([second])
+    for generation, expected in zip((first, second), alone, strict=True):
+        np.testing.assert_allclose(model.decode(generation).waveforms, expected, atol=TOLERANCE)
+
+
 def render_in_changing_batches(
     model: LatentDiffusion, wanted: Sequence[RenderOrder], chance: random.Random, start_probability: float
 ) -> tuple[dict[int, RenderedSounds], int]:

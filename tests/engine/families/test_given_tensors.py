@@ -28,7 +28,7 @@ from timbred.ipc.engine_messages import GivenTensor, PromptInputs, RenderOrder
 from timbred.models import checkpoint
 from timbred.models.tensor_inputs import TensorInput
 
-SECONDS = 0.4
+SOUND_S = 0.4
 TOKEN_COUNT, WINDOW_TOKENS, VECTOR_COUNT = 11, 40, 8
 MODELS = ("audioldm2", "audioldm", "musicldm", "stable_audio", "stable_audio_3", "ace_step", "ace_step_base")
 TEXT_MODELS = tuple(name for name in MODELS if not name.startswith("ace_step"))
@@ -70,7 +70,7 @@ def tensors_of(
     found = checkpoint.inspect(folder, "tiny", "")
     random = np.random.default_rng(seed)
     made: dict[str, np.ndarray] = {}
-    for name, wanted in checkpoint.read_tensor_inputs(found, "tiny", SECONDS).items():
+    for name, wanted in checkpoint.read_tensor_inputs(found, "tiny", SOUND_S).items():
         if not name.endswith(("prompt_embeds", "attention_mask", "latents")):
             continue
         part = LATENTS if name == "latents" else NEGATIVE if name.startswith("negative_") else PROMPT
@@ -83,7 +83,7 @@ def tensors_of(
 def order(model: LatentDiffusion, tensors: dict[str, np.ndarray], **changes: Any) -> RenderOrder:
     given = tuple(GivenTensor(name=name, shape=value.shape, values=value.tobytes()) for name, value in tensors.items())
     scheduler = model.spec.facts.schedulers[0]
-    return wave_order(**{"seconds": SECONDS, "scheduler": scheduler, "tensors": given, **changes})
+    return wave_order(**{"seconds": SOUND_S, "scheduler": scheduler, "tensors": given, **changes})
 
 
 def stock(model: LatentDiffusion, wanted: RenderOrder, tensors: dict[str, np.ndarray], **more: Any) -> torch.Tensor:
@@ -239,7 +239,7 @@ def test_given_tensors_stream_from_a_later_start_equals_whole(model_of: Callable
 def test_given_tensors_order_with_init_audio_and_all_tensors_equals_stock(
     model_of: Callable[[str], LatentDiffusion], stable_audio_3: Path
 ):
-    model, sound = model_of("stable_audio_3"), stereo_sound(SECONDS)
+    model, sound = model_of("stable_audio_3"), stereo_sound(SOUND_S)
     tensors = tensors_of(stable_audio_3, (PROMPT, LATENTS))
     wanted = order(model, tensors, init_audio=init_audio(sound, strength=0.6), guidance=1.0)
     kind: Any = diffusers.StableAudio3AudioToAudioPipeline

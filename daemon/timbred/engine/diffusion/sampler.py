@@ -93,9 +93,9 @@ class InitLatents:
 
 
 def start_beside_context(init_latents: InitLatents) -> InitLatents | None:
-    """Return the latents from which denoising starts where the network is told of the init latents as its context.
+    """Return the initial latents for a network whose context contains the init latents.
 
-    None, which is pure noise, at full strength; the sampler itself preserves nothing.
+    None, which stands for pure noise, at full strength; the sampler itself preserves nothing.
     """
     return None if init_latents.strength >= 1.0 else InitLatents(init_latents.latents, init_latents.strength)
 
