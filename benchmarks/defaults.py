@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timbred.audio import Clip, Decibels, SampleRate, Seconds
-from timbred.audiofile.writer import quantize
+from timbred.audiofile.files import quantize
 from timbred.dsp.pipeline import run_pipeline
 from timbred.dsp.splice import EditedPart, OriginalAudio, splice
 from timbred.player.mixer.master_bus import DcBlocker, Limiter

@@ -16,7 +16,7 @@ import soundfile
 import timbred
 from tests.patience import TIMEOUT_S
 from tests.processes import python_path, run_captured
-from timbred.web import assets
+from timbred.transports.web_api import assets
 
 ROOT = Path(__file__).parents[1]
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"

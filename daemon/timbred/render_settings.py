@@ -9,7 +9,7 @@ from timbred.errors import BadRequest
 
 AUTOMATIC_FADE_IN_S = Seconds(0.002)
 AUTOMATIC_FADE_OUT_S = Seconds(0.01)
-"""Maximum lengths of automatic fades; see `timbred.dsp.trim_fade`."""
+"""Maximum lengths of automatic fades; see `timbred.dsp.fades`."""
 
 DEFAULT_PEAK_DBFS = Decibels(-1.0)
 DEFAULT_RATE_HZ = SampleRate(48_000)
@@ -25,7 +25,7 @@ class RenderSettings:
     Attributes:
         seconds: exact length; None keeps the clip's length.
         trim: cut silence at both ends first.
-        fade_in, fade_out: seconds, applied exactly; None is automatic (`timbred.dsp.trim_fade`). A loop has none.
+        fade_in, fade_out: seconds, applied exactly; None is automatic (`timbred.dsp.fades`). A loop has none.
         loudness: target loudness in LUFS (BS.1770); `peak` is then the ceiling.
         peak: target peak level in dBFS; None leaves the level unchanged.
         rate: sample rate of the file in Hz.

@@ -14,9 +14,8 @@ from wavinfo import WavInfoReader
 
 from tests.dsp.sounds import RECIPE, noise
 from timbred.audio import Clip, SampleRate, Seconds
-from timbred.audiofile.reader import decode, read_recipe
+from timbred.audiofile.files import count_beats, decode, encode, encode_bytes, read_recipe
 from timbred.audiofile.tags import read_chunks
-from timbred.audiofile.writer import count_beats, encode, encode_bytes
 from timbred.dsp.pipeline import run_pipeline
 from timbred.errors import BadAudio, BadRequest, ModelError
 from timbred.render_settings import CONTAINERS_BY_FORMAT, RenderSettings

@@ -13,7 +13,7 @@ import soundfile
 
 from tests import checkpoints
 from tests.processes import python_path, run_captured
-from timbred.audiofile.reader import read_recipe
+from timbred.audiofile.files import read_recipe
 from timbred.storage.recipe import parameters_of
 
 ROOT = Path(__file__).parents[2]

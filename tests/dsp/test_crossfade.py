@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from timbred.dsp.crossfade import (
+from timbred.dsp.fades import (
     catmull_rom,
     correlate,
     crossfade,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.dsp.sounds import clip, decibels, noise, seam_is_smooth, tone
 from timbred.audio import SampleRate, Seconds
-from timbred.dsp.resample import resample
+from timbred.dsp.pipeline import resample
 from timbred.render_settings import RenderSettings
 
 RATES = [8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 88_200, 96_000]

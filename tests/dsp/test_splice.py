@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from timbred.audio import Clip, SampleRate, Samples, frames_in
-from timbred.dsp.pipeline import find_polarities, mix_to_mono
-from timbred.dsp.resample import resample
+from timbred.dsp.pipeline import find_polarities, mix_to_mono, resample
 from timbred.dsp.splice import CONTINUE_CROSSFADE_S, SHIFT_RANGE_S, EditedPart, OriginalAudio, splice, splice_parts
 from timbred.render_settings import RenderSettings
 

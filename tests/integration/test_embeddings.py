@@ -12,7 +12,7 @@ from tests.integration import clients
 from tests.integration.clients import UdpClient, new_id
 from tests.integration.daemons import DaemonProcess, start_real_engine, write_checkpoints
 from tests.integration.osc import Reply
-from timbred.audiofile.reader import read_recipe
+from timbred.audiofile.files import read_recipe
 
 MAKE = """
 import sys

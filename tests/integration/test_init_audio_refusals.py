@@ -10,7 +10,7 @@ from tests.integration.clients import UdpClient, new_id
 from tests.integration.daemons import DaemonProcess
 from tests.integration.osc import Reply
 from timbred.audio import Clip, SampleRate
-from timbred.audiofile.writer import encode
+from timbred.audiofile.files import encode
 from timbred.render_settings import RenderSettings
 from timbred.storage.recipe import make_recipe
 

@@ -16,7 +16,7 @@ from tests.integration.clients import UdpClient, new_id
 from tests.integration.daemons import ROOT, DaemonProcess, environment
 from tests.integration.osc import Reply
 from tests.loras import random_lora
-from timbred.audiofile.reader import read_recipe
+from timbred.audiofile.files import read_recipe
 from timbred.models.registry import pocket_folder
 
 KEYS = ("@seed", 7, "@exact", 1, "@steps", 4, "@seconds", 0.5)

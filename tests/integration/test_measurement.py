@@ -9,7 +9,7 @@ from websockets.sync.client import connect
 
 from tests.integration.clients import TIMEOUT_S, UdpClient
 from tests.integration.daemons import DaemonProcess
-from timbred.audiofile.reader import read_recipe
+from timbred.audiofile.files import read_recipe
 
 LONG_TIMEOUT_S = 2 * TIMEOUT_S
 """Seconds for the first measurement of a daemon, which compiles librosa's code."""

@@ -15,7 +15,7 @@ from tests.free_ports import free_port
 from tests.integration.conftest import StartDaemon, settings_for
 from tests.integration.daemons import DaemonProcess
 from tests.max.stages import MaxStage, Seen, live, playing
-from timbred.audiofile.reader import decode, read_recipe
+from timbred.audiofile.files import decode, read_recipe
 
 RequireHost = Callable[[str], str]
 Play = Callable[..., contextlib.AbstractContextManager[MaxStage]]

@@ -12,7 +12,7 @@ from tests.requests.test_resolve import CARD, asked
 from timbred import errors
 from timbred.dsp.splice import EditedPart
 from timbred.models.families import ACE_STEP
-from timbred.requests.init_audio import MAX_BAND_HZ, MAX_REGIONS, read_regions
+from timbred.requests.key_checks import MAX_BAND_HZ, MAX_REGIONS, read_regions
 from timbred.requests.resolve import GivenSamples, Parameters, Session, resolve
 
 SINGER = msgspec.structs.replace(

@@ -14,8 +14,7 @@ from timbred.models.registry import Card
 from timbred.protocol.coercion import build
 from timbred.protocol.messages import Generate
 from timbred.protocol.schema import REQUEST_NAMED
-from timbred.requests.capabilities import NEEDED_CAPABILITIES
-from timbred.requests.init_audio import INIT_KEYS, NOT_WITH_EXTEND
+from timbred.requests.key_checks import INIT_KEYS, NEEDED_CAPABILITIES, NOT_WITH_EXTEND
 from timbred.requests.resolve import (
     MAX_EXTENDED_SECONDS,
     MAX_WINDOW_SECONDS,

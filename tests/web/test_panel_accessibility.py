@@ -7,7 +7,7 @@ import pytest
 
 from tests.web.browser import SHIFT, Json, Page
 from tests.web.conftest import Restartable, make_sound
-from timbred.web import assets
+from timbred.transports.web_api import assets
 
 CONTROLS = "button, a[href], input, select, textarea, summary, [tabindex], [role=slider]"
 SEEN = (

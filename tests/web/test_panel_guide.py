@@ -4,8 +4,7 @@ import re
 from pathlib import Path
 
 from timbred.errors import CODES
-from timbred.transports.web_api import WebApi
-from timbred.web import assets
+from timbred.transports.web_api import WebApi, assets
 
 PAGE = (Path(__file__).parents[2] / "docs" / "panel.md").read_text("utf-8")
 

@@ -15,7 +15,7 @@ from tests.patience import TIMEOUT_S
 from tests.storage.test_library import take
 from tests.transports.stage import Stage, config_for
 from timbred.storage.library import Library
-from timbred.web import CONTENT_TYPES, PAGE, assets
+from timbred.transports.web_api import CONTENT_TYPES, PAGE_NAME, assets
 
 Headers = dict[str, str]
 
@@ -58,7 +58,7 @@ async def test_web_api_serves_the_page_and_its_parts_with_security_headers(tmp_p
     async with staged(tmp_path) as (stage, _):
         for path in ("/", *(f"/panel/{name}" for name in assets())):
             status, headers, body = await ask(stage, path, Accept="text/html,*/*")
-            name = path.removeprefix("/panel/") if path != "/" else PAGE
+            name = path.removeprefix("/panel/") if path != "/" else PAGE_NAME
             assert (status, body) == (200, assets()[name].content), path
             assert headers["content-type"] == CONTENT_TYPES["." + name.rpartition(".")[2]]
             policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))

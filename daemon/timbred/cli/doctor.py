@@ -1,4 +1,4 @@
-"""`timbred doctor`: checks of this installation, each with a remedy."""
+"""`timbred doctor` and `timbred devices`: checks of this installation, each with a remedy, and its audio devices."""
 
 import asyncio
 import json
@@ -10,15 +10,14 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
 
 from timbred import __version__, errors
-from timbred.cli.listings import output_devices
 from timbred.cli.serve import run, running_daemon, settings_from
-from timbred.cli.terminal import error_console
+from timbred.cli.terminal import error_console, show
 from timbred.config import Config
 from timbred.ipc.isolation import child_environment, python_command, safe_folder
 from timbred.models.registry import build
@@ -213,3 +212,38 @@ CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     _models,
 )
 """All checks, in order."""
+
+DEVICE_COLUMNS = {"number": "number", "name": "name", "driver": "driver", "channels": "channels", "rate": "Hz",
+           "is_default": "default"}  # fmt: skip
+
+LISTING_TIMEOUT_S = 30.0
+"""Seconds after which the audio system counts as blocked."""
+
+
+def devices(as_json: bool) -> None:
+    """Print the output devices; `player.device` accepts a number or a part of a name.
+
+    Raises:
+        NoAudioDevice: The audio library is missing; the message has the remedy.
+    """
+    show(output_devices(), DEVICE_COLUMNS, as_json, "no audio output device: connect one, or start a JACK server")
+
+
+def output_devices() -> list[dict[str, Any]]:
+    """List the output devices, in a child process that loads the audio library.
+
+    Raises:
+        NoAudioDevice: The library is missing, or doesn't answer.
+    """
+    command = python_command("timbred.player.process.devices")
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=LISTING_TIMEOUT_S, check=True,
+            env=child_environment(), cwd=safe_folder(),
+        )  # fmt: skip
+        listing = json.loads(done.stdout.splitlines()[-1])
+    except (subprocess.SubprocessError, ValueError, IndexError) as error:
+        raise errors.NoAudioDevice(f"the audio system doesn't answer: {error}") from error
+    if "error" in listing:
+        raise errors.NoAudioDevice(listing["error"])
+    return listing["devices"]

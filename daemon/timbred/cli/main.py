@@ -115,7 +115,7 @@ def takes(
     config: ConfigFile = None,
 ) -> None:
     """List the stored takes, newest first."""
-    from timbred.cli.listings import takes as run
+    from timbred.cli.models import takes as run
 
     run(search, limit, json, config, settings or [])
 
@@ -196,7 +196,7 @@ def doctor(json: AsJson = False, settings: Settings = None, config: ConfigFile =
 @app.command()
 def devices(json: AsJson = False) -> None:
     """List the audio output devices."""
-    from timbred.cli.listings import devices as run
+    from timbred.cli.doctor import devices as run
 
     run(json)
 

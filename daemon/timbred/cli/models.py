@@ -1,8 +1,9 @@
-"""`timbred models` and `timbred loras`: list, pull and convert."""
+"""`timbred models`, `timbred loras` and `timbred takes`: list what is stored; pull and convert models."""
 
 import re
 import shutil
 import subprocess
+from datetime import datetime
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,8 @@ from typing import Any
 from rich.progress import DownloadColumn, Progress
 
 from timbred import errors
-from timbred.cli.listings import show
 from timbred.cli.serve import settings_from
-from timbred.cli.terminal import error_console
+from timbred.cli.terminal import error_console, show
 from timbred.config import Config
 from timbred.disk import expand_user
 from timbred.filenames import comparison_key, name_fault
@@ -22,6 +22,7 @@ from timbred.models.checkpoint import INDEX_NAME
 from timbred.models.install import INSTALLED_PATTERNS, begin_install, check_file, finish, install, staging_for
 from timbred.models.lora import LoraEntry, LoraRegistry, add
 from timbred.models.registry import Entry, Registry, build
+from timbred.storage.library import StoredTake, open_library, spare_file
 
 COLUMNS = {"name": "name", "state": "state", "task": "task", "native_rate": "Hz", "channels": "ch",
            "max_seconds": "max s", "memory_mb": "MB", "licence": "licence", "selling": "sell its sounds?",
@@ -192,3 +193,41 @@ def pull_lora(name: str, source: Path, model: str, licence: str, file: Path | No
     """
     lora = add(expand_user(source), name, lora_registry(settings_from(file, flags)), model, licence)
     print(lora.path)
+
+
+TAKE_COLUMNS = {"take_id": "take", "made": "made", "prompt": "prompt", "model": "model", "seed": "seed", "seconds": "s",
+           "path": "file"}  # fmt: skip
+
+
+def takes(search: str, limit: int, as_json: bool, file: Path | None, flags: list[str]) -> None:
+    """Print the stored takes, newest first. Reads the library itself, without a daemon."""
+    config = settings_from(file, flags)
+    stored: list[StoredTake] = []
+    spare_folder = config.spare_library_folder
+    if config.library_file.exists() or (spare_folder and spare_file(spare_folder, config.library_file).exists()):
+        library = open_library(config.library_file, spare_folder)
+        try:
+            stored = library.search(search, limit)
+        finally:
+            library.close()
+    show(
+        [_take_row(take) for take in stored],
+        TAKE_COLUMNS,
+        as_json,
+        'no takes yet: timbred say "a bright bell" renders one',
+    )
+
+
+def _take_row(take: StoredTake) -> dict[str, object]:
+    path = "" if take.path is None else str(take.path)
+    return {
+        "take_id": take.take_id,
+        "made": datetime.fromtimestamp(take.created).astimezone().isoformat(timespec="seconds"),
+        "prompt": take.prompt,
+        "model": take.model,
+        "seed": take.seed,
+        "seconds": take.seconds,
+        "rate": take.rate,
+        "channels": take.channels,
+        "path": f"{path} (missing)" if take.missing else path,
+    }

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from timbred.audiofile.reader import read_recipe
+from timbred.audiofile.files import read_recipe
 from timbred.cli.serve import CliConnection, any_daemon, run, settings_from, start_logging
 from timbred.cli.terminal import error_console
 from timbred.config import Config

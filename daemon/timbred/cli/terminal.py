@@ -1,4 +1,4 @@
-"""Standard output and error: encoding of any text, progress display, and handling of failed writes.
+"""Standard output and error: encoding of any text, tables, progress display, and handling of failed writes.
 
 If standard error can't be written, because the log's disk is full or its reader has closed it, output to it is dropped
 and the work continues.
@@ -7,8 +7,10 @@ and the work continues.
 import codecs
 import contextlib
 import io
+import json
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
@@ -108,6 +110,40 @@ def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
         for letter in part
     )
     return escaped, error.end
+
+
+WRAPPED_HEADINGS = ("prompt", "file", "remark", "found", "what to do")
+"""Headings of columns whose text may be wrapped; names and numbers aren't."""
+
+PIPE_WIDTH_CHARACTERS = 240
+"""Line length if standard output isn't a terminal."""
+
+Rows = Sequence[dict[str, Any]]
+
+
+def show(rows: Rows, columns: dict[str, str], as_json: bool, empty: str) -> None:
+    """Print rows as JSON, or as a table of some columns (key to heading)."""
+    if as_json:
+        print(json.dumps(list(rows), indent=2))
+    elif not rows:
+        print(empty)
+    else:
+        from rich.console import Console  # not needed for --help
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in columns.values():
+            table.add_column(heading, no_wrap=heading not in WRAPPED_HEADINGS, overflow="fold")
+        for row in rows:
+            table.add_row(*(_cell(row.get(key)) for key in columns))
+        wide = None if sys.stdout.isatty() else PIPE_WIDTH_CHARACTERS
+        Console(width=wide).print(table)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}" if abs(value) < 1000 else f"{value:.0f}"
+    return "" if value is None else str(value)
 
 
 REPORTED_FRACTIONS = (0.25, 0.5, 0.75, 1.0)

@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timbred.audio import Clip, SampleRate
-from timbred.dsp.pipeline import RenderSettings, find_polarities, mix_to_mono
-from timbred.dsp.resample import resample
+from timbred.dsp.pipeline import RenderSettings, find_polarities, mix_to_mono, resample
 from timbred.music import MusicalKey, key_name
 
 log = logging.getLogger(__name__)

@@ -1,22 +1,23 @@
-"""The steps from a rendered clip to the samples of a file: loops, level, conversion of channels, dither.
+"""The steps from a rendered clip to the samples of a file: loops, sample rate, conversion of channels, level, dither.
 
-A loop has an exact length, and its end meets its start without a seam. The level is integrated loudness (ITU-R
-BS.1770-4, by pyloudnorm) or peak.
+A loop has an exact length, and its end meets its start without a seam. Another sample rate has an exact number of
+frames; soxr's linear-phase VHQ converter makes it. The level is integrated loudness (ITU-R BS.1770-4, by pyloudnorm)
+or peak.
 """
 
 import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from math import ceil, gcd
 from typing import Any, NamedTuple
 
 import numpy as np
+import soxr
 from numpy.typing import NDArray
 
 from timbred.audio import Clip, Decibels, Lufs, Recipe, Samples, amplitude, frames_in, require_sound
-from timbred.dsp.crossfade import correlate, crossfade, mean_power
-from timbred.dsp.resample import resample
-from timbred.dsp.trim_fade import add_fades, fade, fade_curve, fit, trim
+from timbred.dsp.fades import add_fades, correlate, crossfade, fade, fade_curve, fit, mean_power, trim
 from timbred.render_settings import RenderSettings, bits_of, check_settings
 
 MAX_CROSSFADE_S = 0.25
@@ -100,6 +101,105 @@ def bend_ends(samples: Samples, reach: int) -> Samples:
     return result
 
 
+CONTEXT_FRAMES = 2048
+"""Frames, at the lower rate, that the converter's filter reaches at most on either side."""
+
+
+def resample(clip: Clip, settings: RenderSettings) -> Clip:
+    """Convert the clip to the file's rate and exact length.
+
+    Nothing is shifted: frame n is at the time n / rate before and after. A loop is converted with its ends wrapped
+    around, so that no seam is added.
+    """
+    frames = settings.frames or max(1, round(clip.frames * settings.rate / clip.rate))
+    if clip.rate == settings.rate and clip.frames == frames:
+        return clip
+    convert = _resample_loop if clip.loop else _resample_one_shot
+    return clip.with_samples(convert(clip, frames, settings.rate), settings.rate)
+
+
+def resample_to_frames(clip: Clip, frames: int, rate: float) -> Samples:
+    """Convert the clip's samples to any rate, also a fractional one, as `frames` frames; loops as in `resample`."""
+    if clip.rate == rate and clip.frames == frames:
+        return clip.samples
+    return (_resample_loop if clip.loop else _resample_one_shot)(clip, frames, rate)
+
+
+def _resample_one_shot(clip: Clip, frames: int, rate: float) -> Samples:
+    """Convert a sound followed by silence, as soxr rounds the number of frames."""
+    silence = ceil(clip.rate / rate) * 4
+    padded = np.pad(clip.samples, ((0, silence), (0, 0)))
+    return _convert_rate(padded, clip.rate, rate, 0, frames)
+
+
+def _resample_loop(clip: Clip, frames: int, rate: float) -> Samples:
+    """Convert a loop. Its period in frames becomes a whole number of frames, so the ratio of both is used.
+
+    The context is a number of frames that corresponds to a whole number of frames of the result: only then is the cut
+    exact.
+    """
+    period = clip.frames
+    unit = period // gcd(period, frames)
+    reach = CONTEXT_FRAMES * ceil(max(1.0, clip.rate / rate))
+    context = ceil(reach / unit) * unit
+    wrapped = clip.samples[np.arange(-context, period + context) % period]
+    return _convert_rate(wrapped, period, frames, context * frames // period, frames)
+
+
+def _convert_rate(samples: Samples, rate_in: float, rate_out: float, start: int, frames: int) -> Samples:
+    """Convert samples, and return `frames` frames of the result from `start` on; silence follows if it is too short."""
+    converted: NDArray[Any] = samples
+    if rate_in != rate_out:
+        converted = soxr.resample(samples, rate_in, rate_out, quality="VHQ")
+    part = converted[start : start + frames]
+    return np.pad(part, ((0, frames - part.shape[0]), (0, 0)))
+
+
+OPPOSITE_CORRELATION = -0.5
+"""Correlation of a channel with the sum of the louder ones below which its polarity is inverted before summing."""
+
+Polarities = NDArray[np.float64]
+"""1 or -1 for each channel, shape (channels,)."""
+
+
+def convert_channels(clip: Clip, settings: RenderSettings) -> Clip:
+    """Convert the clip to the requested number of channels.
+
+    One channel is copied into two at the same level; two or more become one by their mean, so that nothing can clip.
+    More than two channels become two through their mean. Channels of opposite polarity cancel each other in this mean.
+    """
+    count = settings.channels
+    if count is None or count == clip.channels:
+        return clip
+    mean = clip.samples.mean(axis=1, keepdims=True, dtype=np.float64)
+    return clip.with_samples(np.repeat(mean, count, axis=1))
+
+
+def mix_to_mono(samples: NDArray[Any], signs: Polarities) -> NDArray[np.float64]:
+    """Return the mean of channels with these polarities, shape (frames,), as a model gets it."""
+    return samples @ (signs / samples.shape[1])
+
+
+def find_polarities(samples: NDArray[Any]) -> Polarities:
+    """Return the polarity with which each channel of (frames, channels) is summed, so that none cancels another.
+
+    All are 1 except for channels that are nearly the inverse of the sum of the louder ones: a balanced line recorded as
+    stereo, or a cable with its wires swapped. The plain mean of such channels would be close to silence.
+    """
+    count = samples.shape[1]
+    signs = np.ones(count)
+    if count == 1:
+        return signs
+    products = np.einsum("fi,fj->ij", samples, samples, dtype=np.float64, optimize=True)
+    order = np.argsort(-products.diagonal(), kind="stable")  # the loudest first: its polarity is kept
+    for rank, channel in enumerate(order[1:], start=1):
+        louder = order[:rank]
+        power = signs[louder] @ products[np.ix_(louder, louder)] @ signs[louder] * products[channel, channel]
+        if signs[louder] @ products[louder, channel] < OPPOSITE_CORRELATION * np.sqrt(max(power, 0.0)):
+            signs[channel] = -1.0
+    return signs
+
+
 SILENCE_DBFS = -120.0
 """Peak below which a clip counts as silent: raising it would only raise rounding errors."""
 
@@ -159,51 +259,6 @@ def _ceiling(settings: RenderSettings) -> float:
     if settings.peak is not None:
         return amplitude(settings.peak)
     return np.inf if bits_of(settings) == 32 else 1.0
-
-
-OPPOSITE_CORRELATION = -0.5
-"""Correlation of a channel with the sum of the louder ones below which its polarity is inverted before summing."""
-
-Polarities = NDArray[np.float64]
-"""1 or -1 for each channel, shape (channels,)."""
-
-
-def convert_channels(clip: Clip, settings: RenderSettings) -> Clip:
-    """Convert the clip to the requested number of channels.
-
-    One channel is copied into two at the same level; two or more become one by their mean, so that nothing can clip.
-    More than two channels become two through their mean. Channels of opposite polarity cancel each other in this mean.
-    """
-    count = settings.channels
-    if count is None or count == clip.channels:
-        return clip
-    mean = clip.samples.mean(axis=1, keepdims=True, dtype=np.float64)
-    return clip.with_samples(np.repeat(mean, count, axis=1))
-
-
-def mix_to_mono(samples: NDArray[Any], signs: Polarities) -> NDArray[np.float64]:
-    """Return the mean of channels with these polarities, shape (frames,), as a model gets it."""
-    return samples @ (signs / samples.shape[1])
-
-
-def find_polarities(samples: NDArray[Any]) -> Polarities:
-    """Return the polarity with which each channel of (frames, channels) is summed, so that none cancels another.
-
-    All are 1 except for channels that are nearly the inverse of the sum of the louder ones: a balanced line recorded as
-    stereo, or a cable with its wires swapped. The plain mean of such channels would be close to silence.
-    """
-    count = samples.shape[1]
-    signs = np.ones(count)
-    if count == 1:
-        return signs
-    products = np.einsum("fi,fj->ij", samples, samples, dtype=np.float64, optimize=True)
-    order = np.argsort(-products.diagonal(), kind="stable")  # the loudest first: its polarity is kept
-    for rank, channel in enumerate(order[1:], start=1):
-        louder = order[:rank]
-        power = signs[louder] @ products[np.ix_(louder, louder)] @ signs[louder] * products[channel, channel]
-        if signs[louder] @ products[louder, channel] < OPPOSITE_CORRELATION * np.sqrt(max(power, 0.0)):
-            signs[channel] = -1.0
-    return signs
 
 
 STEPS_16_BIT = 32_768

@@ -15,7 +15,7 @@ from math import inf
 import numpy as np
 
 from timbred.audio import Clip, SampleRate, Samples, amplitude, frames_in
-from timbred.dsp.crossfade import (
+from timbred.dsp.fades import (
     Curve,
     correlate,
     crossfade,
@@ -24,8 +24,7 @@ from timbred.dsp.crossfade import (
     raised_cosine,
     sliding_sum,
 )
-from timbred.dsp.pipeline import find_polarities, mix_to_mono
-from timbred.dsp.resample import resample
+from timbred.dsp.pipeline import find_polarities, mix_to_mono, resample
 from timbred.render_settings import RenderSettings
 
 INPAINT_CROSSFADE_S = 0.04

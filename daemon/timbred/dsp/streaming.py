@@ -14,8 +14,7 @@ import soxr
 from numpy.typing import NDArray
 
 from timbred.audio import Clip, SampleRate, Samples, amplitude, frames_in
-from timbred.dsp.pipeline import SILENCE_DBFS, convert_channels
-from timbred.dsp.trim_fade import (
+from timbred.dsp.fades import (
     Lengths,
     add_fades,
     fade_curve,
@@ -25,6 +24,7 @@ from timbred.dsp.trim_fade import (
     fade_out_lengths,
     limit_fades,
 )
+from timbred.dsp.pipeline import SILENCE_DBFS, convert_channels
 from timbred.render_settings import AUTOMATIC_FADE_IN_S, AUTOMATIC_FADE_OUT_S, RenderSettings
 
 

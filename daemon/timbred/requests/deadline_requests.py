@@ -10,7 +10,6 @@ from timbred.errors import BadRequest, NoAudioDevice
 from timbred.models.registry import Card
 from timbred.player.client import PlayerClient
 from timbred.protocol import messages as m
-from timbred.requests.capabilities import STEPS
 from timbred.requests.deadline import (
     Deadline,
     DeadlineClock,
@@ -21,6 +20,7 @@ from timbred.requests.deadline import (
     read_by,
     steps_by,
 )
+from timbred.requests.key_checks import STEPS
 from timbred.requests.resolve import PLAYED, Parameters, Session
 from timbred.requests.scheduler import JobScheduler
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from timbred import errors
 from timbred.audio import Megabytes
-from timbred.audiofile.reader import read_header
+from timbred.audiofile.files import read_header
 from timbred.config import NAMED, Config, Value, read
 from timbred.dsp.streaming import StreamPiece
 from timbred.errors import BadRequest
@@ -28,8 +28,8 @@ from timbred.requests.continuous.controller import FlowControllers
 from timbred.requests.continuous.plan import FlowPlan
 from timbred.requests.deadline import DeadlineTooSoon
 from timbred.requests.deadline_requests import DeadlineHandlers
-from timbred.requests.init_audio import repaints
 from timbred.requests.job import Job, Key, key_of
+from timbred.requests.key_checks import repaints
 from timbred.requests.loras import LoraHandlers
 from timbred.requests.named_files import NamedFiles, find_embeddings
 from timbred.requests.playback import PlaybackHandlers

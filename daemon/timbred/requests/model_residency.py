@@ -14,9 +14,9 @@ from timbred.ipc import engine_messages
 from timbred.models.registry import Registry
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId, Outbox
-from timbred.requests.capabilities import STEPS
 from timbred.requests.deadline import EtaEstimates, JobTimer
 from timbred.requests.job import RANK, JobStore
+from timbred.requests.key_checks import STEPS
 from timbred.requests.resolve import NO_SAMPLES, GivenSamples, Parameters
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from timbred.audiofile.reader import read_recipe
+from timbred.audiofile.files import read_recipe
 from timbred.errors import BadAudio, BadRequest
 from timbred.ipc.engine_messages import GivenTensor, NoiseSource
 from timbred.models.checkpoint import read_tensor_inputs
@@ -24,7 +24,7 @@ from timbred.models.registry import Card, Entry
 from timbred.models.tensor_inputs import TensorInputs
 from timbred.protocol.keys import Recipe
 from timbred.protocol.messages import Generate
-from timbred.requests.capabilities import is_requested
+from timbred.requests.key_checks import is_requested
 from timbred.requests.resolve import Parameters, Session, resolve
 from timbred.storage.library import Library
 from timbred.storage.paths import AllowedFolders

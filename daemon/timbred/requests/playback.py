@@ -11,8 +11,8 @@ import msgspec
 
 from timbred import errors
 from timbred.audio import Clip, SampleRate, Samples
-from timbred.audiofile.reader import decode
-from timbred.dsp.resample import resample_to_frames
+from timbred.audiofile.files import decode
+from timbred.dsp.pipeline import resample_to_frames
 from timbred.dsp.streaming import StreamedSound, StreamPiece
 from timbred.player.beat_grid import read_moment
 from timbred.player.client import PlayerClient

@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from timbred.audio import Clip, SampleRate, frames_in
-from timbred.audiofile.reader import decode, fits_float32
-from timbred.audiofile.writer import encode
+from timbred.audiofile.files import decode, encode, fits_float32
 from timbred.dsp.measurement import Measurement
-from timbred.dsp.pipeline import RenderSettings, find_polarities, measure_peak, mix_to_mono, run_pipeline
-from timbred.dsp.resample import resample
+from timbred.dsp.pipeline import RenderSettings, find_polarities, measure_peak, mix_to_mono, resample, run_pipeline
 from timbred.dsp.splice import splice_parts
 from timbred.errors import BadRequest
 from timbred.ipc.heap import release_free_memory

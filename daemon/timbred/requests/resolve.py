@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from timbred.audio import Decibels, Lufs, SampleRate, Seconds, bars_to_seconds
-from timbred.audiofile.reader import AudioHeader
+from timbred.audiofile.files import AudioHeader
 from timbred.dsp.splice import EditedPart
 from timbred.dsp.streaming import can_stream
 from timbred.errors import BadRequest
@@ -20,8 +20,7 @@ from timbred.render_settings import (
     RenderSettings,
     check,
 )
-from timbred.requests.capabilities import check_capabilities, check_steps, read_weights
-from timbred.requests.init_audio import check_init_keys, init_fields
+from timbred.requests.key_checks import check_capabilities, check_init_keys, check_steps, init_fields, read_weights
 from timbred.requests.loras import format_loras
 from timbred.requests.musical import RequestedMusic, resolve_music, resolve_song
 

@@ -1,9 +1,12 @@
-"""The panel's HTTP interface: its files, the stored takes, their stars and their audio."""
+"""The panel over HTTP: its page with styles and scripts, the stored takes, their stars and their audio."""
 
 import asyncio
+import hashlib
 import mimetypes
 import secrets
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,7 +20,38 @@ import timbred
 from timbred.errors import BadAudio, BadRequest, TimbredError
 from timbred.filenames import printable
 from timbred.storage.library import Library, StoredTake
-from timbred.web import PAGE, assets
+
+PAGE_NAME = "index.html"
+
+CONTENT_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+"""Content types of the page's files by extension."""
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One file of the page. `mark` is its HTTP ETag, which changes with the content."""
+
+    content: bytes
+    type: str
+    mark: str
+
+
+def assets() -> dict[str, Asset]:
+    """Return every file of the page by its name."""
+    assets_by_name: dict[str, Asset] = {}
+    for file in (files("timbred") / "web").iterdir():
+        extension = "." + file.name.rpartition(".")[2]
+        if extension in CONTENT_TYPES:
+            content = file.read_bytes()
+            assets_by_name[file.name] = Asset(
+                content, CONTENT_TYPES[extension], f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+            )
+    return assets_by_name
 
 
 def is_own_page(connection: HTTPConnection) -> bool:
@@ -101,7 +135,7 @@ class WebApi:
 
     async def page(self, request: Request) -> Response:
         """Serve the page."""
-        return self._serve_asset(PAGE, request)
+        return self._serve_asset(PAGE_NAME, request)
 
     async def _asset(self, request: Request) -> Response:
         return self._serve_asset(request.path_params["name"], request)

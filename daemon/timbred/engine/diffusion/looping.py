@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from timbred.dsp.crossfade import catmull_rom, crossfade, normalize_correlation, sliding_sum
+from timbred.dsp.fades import catmull_rom, crossfade, normalize_correlation, sliding_sum
 from timbred.engine.codecs.mel import Analysis, frame_power
 from timbred.engine.codecs.mel_vae import MelVaeCodec
 from timbred.engine.diffusion.state import Generation

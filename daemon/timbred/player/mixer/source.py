@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timbred.audio import Samples
-from timbred.dsp.crossfade import catmull_rom
+from timbred.dsp.fades import catmull_rom
 
 NEIGHBOUR_OFFSETS = np.arange(-1, 3)
 """Frames around a position that interpolation needs."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timbred.audio import Samples, amplitude, frames_in
-from timbred.dsp.crossfade import raised_cosine
+from timbred.dsp.fades import raised_cosine
 from timbred.ipc.player_messages import Handover
 from timbred.player.beat_grid import StartTime
 from timbred.player.mixer.source import ReadHead, VoiceSource

@@ -5,6 +5,7 @@ It runs in one thread, so that nothing else in the process holds the GIL while a
 priority and its memory isn't swapped out.
 """
 
+import asyncio
 import ctypes
 import gc
 import logging
@@ -15,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import psutil
@@ -28,7 +30,6 @@ from timbred.player.mixer.mixer import Mixer
 from timbred.player.mixer.source import VoiceSource
 from timbred.player.mixer.voice import EndVoice, StartVoice, VoiceFinished, VoiceStarted, VoiceStopped
 from timbred.player.process import devices
-from timbred.player.process.ableton_link import LinkSession
 from timbred.player.process.devices import BLOCK_FRAMES, DeviceClock, Output
 
 REALTIME_PRIORITY = 4
@@ -141,6 +142,55 @@ class PlayerOptions:
     link: bool
     link_offset: float
     link_start_stop: bool
+
+
+class LinkSession:
+    """The membership in an Ableton Link session: tempo and beat shared by all peers.
+
+    Args:
+        bpm: the tempo to start with if there is no other peer.
+        beats_per_bar: the meter.
+
+    Raises:
+        BadRequest: the package aalink isn't installed.
+    """
+
+    def __init__(self, bpm: float, beats_per_bar: float) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._link: Any = self._loop.run_until_complete(_create_link(bpm))
+        self._link.quantum = beats_per_bar
+        self._link.start_stop_sync_enabled = True
+        self._link.enabled = True
+
+    @property
+    def peers(self) -> int:
+        """The number of other peers."""
+        return int(self._link.num_peers)
+
+    @property
+    def playing(self) -> bool:
+        """True while the session plays."""
+        return bool(self._link.playing)
+
+    def now(self) -> tuple[float, float, float]:
+        """Return the time (seconds of this process's monotonic clock), its beat, and the tempo."""
+        before = time.monotonic()
+        beat = float(self._link.beat)
+        return 0.5 * (before + time.monotonic()), beat, float(self._link.tempo)
+
+    def set_meter(self, beats_per_bar: float) -> None:
+        """Set the beats of a bar."""
+        self._link.quantum = beats_per_bar
+
+
+async def _create_link(bpm: float) -> Any:
+    try:
+        import aalink
+    except ImportError as error:
+        raise errors.BadRequest(
+            f"link: it needs the Python package aalink ({error}); install it, or set link 0"
+        ) from error
+    return aalink.Link(bpm)
 
 
 class AudioDeviceLost(Exception):

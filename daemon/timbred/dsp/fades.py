@@ -1,4 +1,4 @@
-"""Trimming of silence, exact length, and fades at both edges.
+"""Fades at both edges of a sound, with the cuts that precede them, and crossfades between two sounds.
 
 Automatic fades prevent a click at the beginning or the end without softening an attack:
 
@@ -11,13 +11,17 @@ Automatic fades prevent a click at the beginning or the end without softening an
 At the end a channel is faded out over `AUTOMATIC_FADE_OUT`, unless it ends with a climax (a reversed drum): then the
 fade begins at the last zero crossing after the climax, or is as long as the tolerance allows. Channels are examined
 separately. Requested fades are applied exactly.
+
+Crossfades, interpolation, correlation and power are arithmetic on arrays, which the pipeline, the engine and the mixer
+share. `catmull_rom` also accepts torch tensors.
 """
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from timbred.audio import Clip, Samples, amplitude, frames_in
-from timbred.dsp.crossfade import raised_cosine
 from timbred.render_settings import AUTOMATIC_FADE_IN_S, AUTOMATIC_FADE_OUT_S, RenderSettings
 
 SILENCE_BELOW_PEAK_DB = -60.0
@@ -49,6 +53,9 @@ CLIMAX_FADE_LENGTHS = 4
 
 Lengths = NDArray[np.int64]
 """Frames of fade for each channel, shape (channels,)."""
+
+Curve = NDArray[np.float64]
+"""Gains, angles or other values of successive frames."""
 
 
 def trim(clip: Clip, settings: RenderSettings) -> Clip:
@@ -120,7 +127,7 @@ def fade_out_examined(settings: RenderSettings, rate: int) -> int:
     return 0 if settings.fade_out is not None else (1 + CLIMAX_FADE_LENGTHS) * frames_in(AUTOMATIC_FADE_OUT_S, rate)
 
 
-def _automatic_fade_in(channel: NDArray[np.float64], longest: int) -> int:
+def _automatic_fade_in(channel: Curve, longest: int) -> int:
     longest = min(longest, len(channel))
     beginning, levels = channel[:longest], np.abs(channel)
     if longest == 0 or levels[0] <= levels.max() * amplitude(NEAR_ZERO_DB):
@@ -132,7 +139,7 @@ def _automatic_fade_in(channel: NDArray[np.float64], longest: int) -> int:
     return _fade_before_attack(beginning)
 
 
-def _automatic_fade_out(channel: NDArray[np.float64], longest: int) -> int:
+def _automatic_fade_out(channel: Curve, longest: int) -> int:
     longest = min(longest, len(channel))
     ending, before = channel[len(channel) - longest :], channel[: len(channel) - longest]
     before_peak = float(np.abs(before).max(initial=0.0))
@@ -141,7 +148,7 @@ def _automatic_fade_out(channel: NDArray[np.float64], longest: int) -> int:
     return _fade_before_attack(ending[::-1])
 
 
-def _fade_before_attack(channel: NDArray[np.float64]) -> int:
+def _fade_before_attack(channel: Curve) -> int:
     """Return the longest fade in, in frames, that keeps the peak of these samples within the tolerance."""
     levels = np.abs(channel)
     peak = int(levels.argmax())
@@ -189,3 +196,75 @@ def fade_curve(frames: int) -> NDArray[np.float32]:
     """Return a raised-cosine rise from 0, of shape (frames,); the value after its last one would be 1."""
     steps = np.arange(frames, dtype=np.float64) / max(frames, 1)
     return raised_cosine(np.pi * steps).astype(np.float32)
+
+
+def raised_cosine(angle: Curve) -> Curve:
+    """Return half a cosine that rises from 0 at angle 0 to 1 at angle pi."""
+    return 0.5 - 0.5 * np.cos(angle)
+
+
+def catmull_rom(before: Any, start: Any, end: Any, after: Any, position: Any) -> Any:
+    """Interpolate between `start` and `end` along a Catmull-Rom spline (Catmull and Rom, 1974).
+
+    Args:
+        before: the value before `start`; all four are arrays or tensors of one shape.
+        start: the value at position 0.
+        end: the value at position 1.
+        after: the value after `end`.
+        position: where to interpolate, 0 to 1; broadcast against the values.
+    """
+    squared = position * position
+    cubed = squared * position
+    slope, next_slope = (end - before) / 2, (after - start) / 2
+    return (
+        (2 * cubed - 3 * squared + 1) * start
+        + (cubed - 2 * squared + position) * slope
+        + (3 * squared - 2 * cubed) * end
+        + (cubed - squared) * next_slope
+    )
+
+
+def crossfade(
+    leaving: NDArray[Any], entering: NDArray[Any], fade_out: Curve, fade_in: Curve, correlation: Any,
+    power_sum: Any = 1.0,
+) -> Curve:  # fmt: skip
+    """Mix two signals so that the power stays even through the crossfade, whatever their correlation is.
+
+    The sum is divided by the gain in power that the correlation of the two signals would cause.
+
+    Args:
+        leaving: the samples that fade out.
+        entering: the samples that fade in, of the same shape.
+        fade_out: the gain of `leaving`, 0 to 1, broadcast against it.
+        fade_in: the gain of `entering`, 0 to 1, broadcast against it.
+        correlation: of the two signals, 0 (unrelated) to 1 (equal); see `correlate`.
+        power_sum: the sum of the squared gains; 1 for cosine and sine.
+    """
+    even = np.sqrt(power_sum + 2.0 * correlation * fade_out * fade_in)
+    return (leaving * fade_out + entering * fade_in) / even
+
+
+def correlate(first: NDArray[Any], second: NDArray[Any], axis: int | None = None) -> Any:
+    """Return the normalised correlation of two signals of one shape; 0 for silence and for opposite polarity."""
+    energy = np.sqrt(
+        np.sum(np.square(first, dtype=np.float64), axis=axis) * np.sum(np.square(second, dtype=np.float64), axis=axis)
+    )
+    return np.maximum(np.sum(first * second, axis=axis, dtype=np.float64) / np.maximum(energy, 1e-30), 0.0)
+
+
+def normalize_correlation(products: Curve, energies: Curve) -> Curve:
+    """Divide sums of products by the root of the product of both energies: -1 to 1."""
+    return products / np.sqrt(np.maximum(energies, 1e-18))
+
+
+def sliding_sum(values: Curve, length: int) -> Curve:
+    """Return the sum of each window of `length` values: shape (values - length + 1,)."""
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    return total[length:] - total[:-length]
+
+
+def mean_power(samples: NDArray[Any], axis: int | None = None) -> Any:
+    """Return the mean of the squared samples, as float64; 0 where there are none."""
+    if not samples.size:
+        return np.zeros(() if axis is None else np.delete(samples.shape, axis))
+    return np.mean(np.square(samples, dtype=np.float64), axis=axis)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tests.dsp.sounds import clip, noise, tone
 from timbred.audio import Clip, SampleRate, Seconds, frames_in
+from timbred.dsp.fades import ATTACK_TOLERANCE_DB, KEPT_AFTER_S, KEPT_BEFORE_S, apply_fades, fade, fit, trim
 from timbred.dsp.pipeline import run_pipeline
-from timbred.dsp.trim_fade import ATTACK_TOLERANCE_DB, KEPT_AFTER_S, KEPT_BEFORE_S, apply_fades, fade, fit, trim
 from timbred.render_settings import AUTOMATIC_FADE_IN_S, AUTOMATIC_FADE_OUT_S, RenderSettings
 
 
