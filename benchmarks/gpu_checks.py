@@ -13,8 +13,7 @@ from benchmarks.measurement import Measurement
 from benchmarks.subject import Subject
 from timbred.engine.batching import is_out_of_memory, to_timbred_error
 from timbred.engine.compile.compiled_calls import CompileQueue
-from timbred.engine.compile.inductor_cache import CompileCache
-from timbred.engine.compile.tracing import Call, Shapes, Traced
+from timbred.engine.compile.traced_calls import Call, CompileCache, Shapes, Traced
 from timbred.engine.families.base import LatentDiffusion
 from timbred.errors import OutOfMemory
 from timbred.ipc.engine_messages import RenderOrder

@@ -16,9 +16,8 @@ from benchmarks.machine import machine
 from benchmarks.measurement import Measurement
 from timbred.engine.device import choose_device, read_memory
 from timbred.engine.families.base import LatentDiffusion
-from timbred.engine.families.component_loader import quiet_libraries
+from timbred.engine.families.component_loader import SharedComponents, quiet_libraries
 from timbred.engine.families.factory import make_resident
-from timbred.engine.memory.component_cache import SharedComponents
 from timbred.models import checkpoint
 
 

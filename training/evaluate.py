@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from timbred.engine.codecs.note_synthesis import Note, note_hertz
+from timbred.engine.codecs.spectral_vocoder import Note, note_hertz
 from training import features
 from training.captions import HELD_OUT_TEMPLATES
 from training.data import ROW_FRAMES

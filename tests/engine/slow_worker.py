@@ -14,7 +14,6 @@ from typing import Any
 from timbred.engine import __main__, model_manager
 from timbred.engine.families import component_loader
 from timbred.engine.families.base import LatentDiffusion
-from timbred.engine.memory import component_cache
 from timbred.engine.memory.device_memory import DeviceMemory
 
 
@@ -49,7 +48,7 @@ def moved(_places: DeviceMemory, held: Any, *_: object) -> str:
 def main() -> int:
     gated(model_manager, "estimate_memory_needs", lambda *_: "sizes")
     gated(component_loader, "_load", component)
-    gated(component_cache, "_digest", lambda *_: "digest")
+    gated(component_loader, "_digest", lambda *_: "digest")
     gated(model_manager, "make_resident", lambda *_: "making")
     gated(DeviceMemory, "_move", moved)
     gated(LatentDiffusion, "use_compile_queue", lambda *_: "preparing")

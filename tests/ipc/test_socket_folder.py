@@ -39,11 +39,11 @@ WRITERS = {
     ),
     "compiled call": (
         "from types import SimpleNamespace\n"
-        "from timbred.engine.compile.inductor_cache import CompileCache\n"
+        "from timbred.engine.compile.traced_calls import CompileCache\n"
         "CompileCache(folder).write((), SimpleNamespace(save=lambda path, format: wait(path)))\n"
     ),
     "note": (
-        "from timbred.engine.compile import inductor_cache as artefacts\n"
+        "from timbred.engine.compile import traced_calls as artefacts\n"
         "Path.write_bytes = lambda path, _content: wait(path)\n"
         "artefacts._write(folder / 'shapes.json', b'[]')\n"
     ),

@@ -5,7 +5,9 @@ import json
 import math
 import os
 import pickle
+import runpy
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -225,4 +227,18 @@ def test_component_loader_refuses_weights_that_are_more_than_tensors(
         load(folder)
     with pytest.raises(ModelError, match="more than tensors"):
         component_loader.convert_component(found, "vae", "m")
+    assert not mark.exists()
+
+
+def test_component_loader_as_a_program_names_weights_that_are_more_than_tensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    folder = checkpoints.pickle_weights(checkpoints.audioldm(tmp_path / "bin"))
+    mark = tmp_path / "was-run"
+    plain_pickle(Evil(mark), folder / "vae" / "diffusion_pytorch_model.bin")
+    monkeypatch.setattr(sys, "argv", ["component_loader", "m", str(folder)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(component_loader.__file__), run_name="__main__")
+    assert ended.value.code == 1
+    assert "contain more than tensors" in capsys.readouterr().err
     assert not mark.exists()

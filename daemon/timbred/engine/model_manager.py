@@ -16,8 +16,8 @@ from timbred import errors
 from timbred.engine import device
 from timbred.engine.compile.compiled_calls import CompileQueue
 from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.component_loader import SharedComponents
 from timbred.engine.families.factory import estimate_memory_needs, make_resident
-from timbred.engine.memory.component_cache import SharedComponents
 from timbred.engine.memory.device_memory import DeviceMemory, Resident, choose_evicted
 from timbred.engine.memory.model_loader import DeferredFree, Loader, LoadPacer, LoadResult
 from timbred.ipc.engine_messages import ModelSource, ResidentModel

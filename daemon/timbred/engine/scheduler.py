@@ -34,8 +34,7 @@ from timbred.engine.batching import (
     yield_duration,
 )
 from timbred.engine.codecs.chunked import PieceStream
-from timbred.engine.diffusion.generation import RenderedSounds, join_takes
-from timbred.engine.diffusion.state import Generation
+from timbred.engine.diffusion.generation import Generation, RenderedSounds, join_takes
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.ipc import DaemonLink
 from timbred.engine.memory.model_loader import LoadResult

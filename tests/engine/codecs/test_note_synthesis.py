@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.engine.families.test_latent_diffusion import order
-from timbred.engine.codecs.note_synthesis import HIGHEST_MIDI_NOTE, LOWEST_MIDI_NOTE, NamedNote, named_note, note_hertz
+from timbred.engine.codecs.spectral_vocoder import (
+    HIGHEST_MIDI_NOTE,
+    LOWEST_MIDI_NOTE,
+    NamedNote,
+    named_note,
+    note_hertz,
+)
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident
 from timbred.ipc.engine_messages import InitAudio, PromptInputs

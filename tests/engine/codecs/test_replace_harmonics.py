@@ -9,8 +9,14 @@ from hypothesis import strategies as st
 
 from timbred.engine.codecs.chunked import ChunkedVocoder
 from timbred.engine.codecs.mel import Analysis, analysis_of, log_mel
-from timbred.engine.codecs.note_synthesis import NamedNote, Note, frequencies, hann_lobe, replace_harmonics
-from timbred.engine.codecs.spectral_vocoder import SpectralVocoder
+from timbred.engine.codecs.spectral_vocoder import (
+    NamedNote,
+    Note,
+    SpectralVocoder,
+    frequencies,
+    hann_lobe,
+    replace_harmonics,
+)
 
 RATE, HOP, FFT, FRAMES = 32_000, 320, 1280, 120
 EDGE = 8 * HOP

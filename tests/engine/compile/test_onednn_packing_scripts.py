@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from timbred.engine.compile.onednn_packing import pack_weights, script_graph
-from timbred.engine.compile.tracing import trace
+from timbred.engine.compile.traced_calls import trace
 
 
 class _Block(nn.Module):

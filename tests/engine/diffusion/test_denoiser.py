@@ -11,9 +11,8 @@ import torch
 
 from tests.engine.families.test_latent_diffusion import loudened, order, ours
 from timbred.engine.families import audioldm, factory
-from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.base import FamilySpec, LatentDiffusion
 from timbred.engine.families.factory import make_resident
-from timbred.engine.families.spec import FamilySpec
 from timbred.errors import ModelError
 from timbred.models import checkpoint
 

@@ -15,6 +15,7 @@ from timbred.engine.circular import circular_time, is_circular
 from timbred.engine.codecs.mel import Analysis
 from timbred.engine.codecs.mel_vae import count_loop_rows
 from timbred.engine.compile.compiled_calls import CALLS_BEFORE_COMPILING, CompileQueue
+from timbred.engine.diffusion.generation import Generation
 from timbred.engine.diffusion.looping import (
     CUT_CROSSFADE_S,
     MAX_RESAMPLED_FRACTION,
@@ -26,7 +27,6 @@ from timbred.engine.diffusion.looping import (
     shorten_circle,
     stretch_mel,
 )
-from timbred.engine.diffusion.state import Generation
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident
 from timbred.ipc.engine_messages import PromptInputs

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from timbred.engine.codecs.note_synthesis import Note
-from timbred.engine.codecs.spectral_vocoder import SpectralVocoder
+from timbred.engine.codecs.spectral_vocoder import Note, SpectralVocoder
 from timbred.engine.diffusion.sampler import SamplingStopped, draw_noise, make_generators, make_scheduler
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident

@@ -16,7 +16,7 @@ from tests.engine.families.renders import (
     stereo_sound,
     wave_order,
 )
-from timbred.engine.diffusion.state import Generation
+from timbred.engine.diffusion.generation import Generation
 from timbred.engine.families.base import LatentDiffusion
 from timbred.ipc.engine_messages import NoiseSource, PromptInputs, RenderOrder, Repaint
 

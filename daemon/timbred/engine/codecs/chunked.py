@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from timbred.engine.codecs.mel import Analysis, loudest_frames
-from timbred.engine.codecs.note_synthesis import NamedNote, Note
+from timbred.engine.codecs.spectral_vocoder import NamedNote, Note
 from timbred.engine.device import precision_of
 
 

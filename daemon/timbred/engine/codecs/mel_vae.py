@@ -16,7 +16,7 @@ from timbred.engine.batching import BatchSplitter
 from timbred.engine.circular import circular_time
 from timbred.engine.codecs.chunked import ChunkedVocoder
 from timbred.engine.codecs.mel import analysis_of, log_mel
-from timbred.engine.codecs.note_synthesis import NamedNote
+from timbred.engine.codecs.spectral_vocoder import NamedNote
 from timbred.engine.compile.compiled_calls import CompiledCalls, CompileQueue
 from timbred.engine.device import ensure_finite, precision_of
 from timbred.engine.memory.device_memory import ModelStages

@@ -24,15 +24,18 @@ import torch
 
 from timbred.caches import RecentDict
 from timbred.engine.circular import is_circular
-from timbred.engine.compile.inductor_cache import CompileCache, device_key, load_or_compile, module_key
 from timbred.engine.compile.onednn_packing import can_pack, pack_weights
-from timbred.engine.compile.tracing import (
+from timbred.engine.compile.traced_calls import (
     Call,
+    CompileCache,
     CudaGraphCall,
     Shape,
     Shapes,
     Traced,
     clear_trace_caches,
+    device_key,
+    load_or_compile,
+    module_key,
     trace,
     weights_of,
 )

@@ -17,7 +17,7 @@ import torch
 from torch.fx.node import Node
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
-from timbred.engine.compile.tracing import Traced, take_graph_apart
+from timbred.engine.compile.traced_calls import Traced, take_graph_apart
 from timbred.engine.device import count_tensor_bytes
 
 MAX_MODULE_BYTES = 400_000_000

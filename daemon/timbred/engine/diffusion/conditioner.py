@@ -13,14 +13,13 @@ from timbred.engine.diffusion.conditioning import (
     conditioning_cache,
     mix_conditioning,
     pad_to,
+    prompt_tensors,
     stack_conditioning,
     token_factors,
 )
-from timbred.engine.diffusion.generation import Embeddings, RenderedSounds
-from timbred.engine.diffusion.given_tensors import prompt_tensors
+from timbred.engine.diffusion.generation import Blend, Embeddings, RenderedSounds
 from timbred.engine.diffusion.sampler import InitLatents
 from timbred.engine.diffusion.sampler_kinds import ClassifierFreeGuidance
-from timbred.engine.diffusion.state import Blend
 from timbred.engine.memory.device_memory import ModelStages
 from timbred.errors import ModelError
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder

@@ -1,14 +1,18 @@
-"""The denoiser's conditioning: cached, repeated for takes, mixed between prompts, and stacked into batches."""
+"""The denoiser's conditioning: cached, repeated for takes, mixed between prompts, and stacked into batches.
+
+An order may bring tensors along instead: embedded prompts, starting noise, and single numbers and texts.
+"""
 
 import re
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from msgspec.structs import replace
 
 from timbred.caches import ByteCache
 from timbred.engine.device import count_tensor_bytes
-from timbred.ipc.engine_messages import PromptInputs
+from timbred.ipc.engine_messages import PromptInputs, RenderOrder
 from timbred.models.long_texts import Part
 
 Tensors = dict[str, torch.Tensor]
@@ -22,6 +26,18 @@ TENSOR_OVERHEAD_BYTES = 1_000
 
 MAX_CONDITIONING_BYTES = 32_000_000
 """Size of a model's conditioning cache: thousands of prompts of a small model, 64 of AudioLDM 2's longest."""
+
+NEGATIVE_PREFIX = "negative_"
+"""Beginning of the names of the negative prompt's tensors."""
+
+PROMPT_EMBEDS, LATENTS = "prompt_embeds", "latents"
+"""Names of the tensors of an embedded prompt and of starting noise."""
+
+PROMPT_ENDINGS = (PROMPT_EMBEDS, "attention_mask")
+"""Endings of the names of a prompt's tensors."""
+
+START_NAME, PADDING_NAME = "audio_start_in_s", "silence_padding_duration"
+"""Names of numbers in seconds: the beginning of the sound in what is decoded, and room after it."""
 
 
 def conditioning_cache() -> ByteCache[tuple[PromptInputs, bool, bool], Tensors]:
@@ -154,3 +170,42 @@ def token_factors(offsets: list[tuple[int, int]], prompt: str, weights: tuple[tu
                 if first < last and first < end and last > start:
                     factors[index] = weight
     return factors
+
+
+def given_tensors(order: RenderOrder) -> Tensors:
+    """Return an order's tensors by name, float32, on the CPU."""
+    return {
+        tensor.name: torch.from_numpy(np.frombuffer(tensor.values, "<f4").reshape(tensor.shape).copy())
+        for tensor in order.tensors
+    }
+
+
+def prompt_tensors(order: RenderOrder, is_negative: bool) -> Tensors:
+    """Return the tensors of one prompt by their names without `negative_`; none if its text is encoded."""
+    prefix = NEGATIVE_PREFIX if is_negative else ""
+    tensors = {
+        name.removeprefix(prefix): value
+        for name, value in given_tensors(order).items()
+        if name.startswith(NEGATIVE_PREFIX) == is_negative and name.endswith(PROMPT_ENDINGS)
+    }
+    return tensors if PROMPT_EMBEDS in tensors else {}
+
+
+def given_number(order: RenderOrder, name: str, default: float) -> float:
+    """Return a number that an order brings along, or its default."""
+    value = given_tensors(order).get(name)
+    return default if value is None else float(value)
+
+
+def given_text(order: RenderOrder, name: str) -> str:
+    """Return a text that an order brings along; empty without one."""
+    value = given_tensors(order).get(name)
+    return "" if value is None else bytes(value.to(torch.uint8).tolist()).decode("utf-8")
+
+
+def given_noise(order: RenderOrder, is_rows_first: bool) -> torch.Tensor | None:
+    """Return the starting noise that an order brings along, (1, channels, rows, ...), or None."""
+    noise = given_tensors(order).get(LATENTS)
+    if noise is None or not is_rows_first:
+        return noise
+    return noise.transpose(1, 2).contiguous()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from timbred.dsp.fades import catmull_rom, crossfade, normalize_correlation, sliding_sum
 from timbred.engine.codecs.mel import Analysis, frame_power
 from timbred.engine.codecs.mel_vae import MelVaeCodec
-from timbred.engine.diffusion.state import Generation
+from timbred.engine.diffusion.generation import Generation
 
 MAX_RESAMPLED_FRACTION = 0.0017
 """Largest relative change of a loop's length by resampling: 3 cents, which is inaudible."""

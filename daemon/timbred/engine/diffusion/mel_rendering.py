@@ -9,15 +9,14 @@ from numpy.typing import NDArray
 from timbred.engine.codecs.chunked import PieceStream, VocoderPieces
 from timbred.engine.codecs.mel import match_mel_level
 from timbred.engine.codecs.mel_vae import MelVaeCodec
-from timbred.engine.codecs.note_synthesis import named_note
+from timbred.engine.codecs.spectral_vocoder import named_note
 from timbred.engine.diffusion.conditioning import Tensors, repeat_conditioning
-from timbred.engine.diffusion.generation import RenderedSounds, draw_order_noise
+from timbred.engine.diffusion.generation import Generation, RenderedSounds, draw_order_noise, make_sampler_state
 from timbred.engine.diffusion.inpainting import encode_init_audio, keep_outside_region, match_init_level
 from timbred.engine.diffusion.looping import decode_loops, determine_loop_kinds, is_loop_kind_due
 from timbred.engine.diffusion.outpainting import Outpainting, decode_outpainting, next_window, plan_outpainting
 from timbred.engine.diffusion.rendering import Rendering
 from timbred.engine.diffusion.sampler import make_generators
-from timbred.engine.diffusion.state import Generation, make_sampler_state
 from timbred.ipc.engine_messages import RenderOrder
 
 

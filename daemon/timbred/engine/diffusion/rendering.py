@@ -6,9 +6,8 @@ from timbred.engine.codecs.chunked import PieceStream
 from timbred.engine.compile.compiled_calls import CompiledCalls, CompileQueue
 from timbred.engine.diffusion.conditioner import Conditioner
 from timbred.engine.diffusion.conditioning import Tensors
-from timbred.engine.diffusion.generation import Layout, RenderedSounds
+from timbred.engine.diffusion.generation import Generation, Layout, RenderedSounds
 from timbred.engine.diffusion.sampler_kinds import DiscreteSampling
-from timbred.engine.diffusion.state import Generation
 from timbred.ipc.engine_messages import RenderOrder
 
 

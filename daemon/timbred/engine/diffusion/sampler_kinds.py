@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from diffusers.guiders.adaptive_projected_guidance import MomentumBuffer, normalized_guidance
 
-from timbred.engine.diffusion.given_tensors import given_number, given_tensors
+from timbred.engine.diffusion.conditioning import given_number, given_tensors
 from timbred.ipc.engine_messages import RenderOrder
 
 MIN_NOISE_LEVEL = 0.01

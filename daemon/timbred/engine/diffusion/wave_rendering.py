@@ -13,15 +13,20 @@ from msgspec.structs import replace
 
 from timbred.engine.codecs.chunked import PieceStream
 from timbred.engine.codecs.waveform import WaveCodec, WholePiece
-from timbred.engine.diffusion.conditioning import Tensors, repeat_conditioning
-from timbred.engine.diffusion.generation import RenderedSounds, draw_order_noise
-from timbred.engine.diffusion.given_tensors import PADDING_NAME, START_NAME, given_number
+from timbred.engine.diffusion.conditioning import PADDING_NAME, START_NAME, Tensors, given_number, repeat_conditioning
+from timbred.engine.diffusion.generation import (
+    Blend,
+    Generation,
+    RenderedSounds,
+    WaveWindows,
+    draw_order_noise,
+    make_sampler_state,
+)
 from timbred.engine.diffusion.inpainting import init_channels
 from timbred.engine.diffusion.looping import fit_channels
 from timbred.engine.diffusion.outpainting import plan_windows
 from timbred.engine.diffusion.rendering import Rendering
 from timbred.engine.diffusion.sampler import InitLatents, make_generators
-from timbred.engine.diffusion.state import Blend, Generation, WaveWindows, make_sampler_state
 from timbred.ipc.engine_messages import InitAudio, RenderOrder
 
 ROUNDING_ROWS = 1e-6

@@ -17,11 +17,11 @@ import torch
 from timbred.caches import RecentDict
 from timbred.engine.batching import is_fatal
 from timbred.engine.compile.compiled_calls import CompileQueue, Inputs
-from timbred.engine.compile.tracing import CudaGraphCall, Shape
+from timbred.engine.compile.traced_calls import CudaGraphCall, Shape
 from timbred.engine.diffusion.conditioning import Tensors
 from timbred.engine.diffusion.denoiser import Denoiser
+from timbred.engine.diffusion.generation import Generation
 from timbred.engine.diffusion.sampler_kinds import LinearSteps
-from timbred.engine.diffusion.state import Generation
 from timbred.errors import first_line
 
 log = logging.getLogger("timbred.engine.compile")

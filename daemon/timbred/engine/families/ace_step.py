@@ -21,15 +21,14 @@ from timbred.engine.batching import BatchSplitter
 from timbred.engine.codecs.waveform import NormalizedOobleckCodec, WaveLayout
 from timbred.engine.compile.compiled_calls import Inputs
 from timbred.engine.diffusion.conditioner import Conditioner
-from timbred.engine.diffusion.conditioning import Tensors
+from timbred.engine.diffusion.conditioning import Tensors, given_number, given_tensors, given_text
 from timbred.engine.diffusion.denoiser import DenoiserSignature
-from timbred.engine.diffusion.given_tensors import given_number, given_tensors, given_text
+from timbred.engine.diffusion.generation import Blend
 from timbred.engine.diffusion.inpainting import init_channels
 from timbred.engine.diffusion.sampler import InitLatents, start_beside_context
 from timbred.engine.diffusion.sampler_kinds import ProjectedGuidance, ShiftedFlowSampling
-from timbred.engine.diffusion.state import Blend
 from timbred.engine.diffusion.wave_rendering import WaveRendering
-from timbred.engine.families.spec import FamilySpec
+from timbred.engine.families.base import FamilySpec
 from timbred.engine.memory.device_memory import ModelStages
 from timbred.errors import ModelError
 from timbred.ipc.engine_messages import InitAudio, PromptInputs, RenderOrder

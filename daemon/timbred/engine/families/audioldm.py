@@ -14,7 +14,7 @@ from timbred.engine.diffusion.conditioning import Tensors, average_parts
 from timbred.engine.diffusion.denoiser import DenoiserSignature
 from timbred.engine.diffusion.mel_rendering import MelRendering
 from timbred.engine.diffusion.sampler import DISCRETE
-from timbred.engine.families.spec import FamilySpec
+from timbred.engine.families.base import FamilySpec
 from timbred.ipc.engine_messages import PromptInputs
 from timbred.models import families
 from timbred.models.long_texts import Part

@@ -1,6 +1,10 @@
-"""A resident latent diffusion model of any family."""
+"""The engine's half of a family's declaration, and a resident model of any family.
 
-from collections.abc import Callable, Sequence
+A declaration names the classes that run what `timbred.models.families` describes. The model makes its parts by it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +14,18 @@ from timbred.engine.batching import BatchSplitter
 from timbred.engine.circular import make_circular
 from timbred.engine.codecs.chunked import PieceStream
 from timbred.engine.compile.compiled_calls import LATEST_RANK, CompileQueue
-from timbred.engine.compile.tracing import Shapes
+from timbred.engine.compile.traced_calls import Shapes
 from timbred.engine.device import precision_of
-from timbred.engine.diffusion.denoiser import Denoiser
-from timbred.engine.diffusion.generation import Embeddings, Layout, RenderedSounds, step_batch
+from timbred.engine.diffusion.conditioner import Conditioner
+from timbred.engine.diffusion.denoiser import Denoiser, DenoiserSignature
+from timbred.engine.diffusion.generation import Embeddings, Generation, Layout, RenderedSounds, step_batch
+from timbred.engine.diffusion.rendering import Rendering
 from timbred.engine.diffusion.sampler import SamplingStopped
-from timbred.engine.diffusion.state import Generation
+from timbred.engine.diffusion.sampler_kinds import DiscreteSampling
 from timbred.engine.diffusion.whole_render import WholeRenders
-from timbred.engine.families.spec import FamilySpec
 from timbred.engine.memory.device_memory import DeviceMemory, ModelStages
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder
+from timbred.models.families import Family
 from timbred.models.long_texts import LongText
 
 COMPILED_CALLS_TIMEOUT_S = 5.0
@@ -27,6 +33,35 @@ COMPILED_CALLS_TIMEOUT_S = 5.0
 
 WARM_UP_STEPS = 2
 """Steps of a warm-up: the first one allocates what the second one uses."""
+
+
+@dataclass(frozen=True)
+class FamilySpec:
+    """A family as the engine runs it.
+
+    Attributes:
+        facts: Its components, layout, defaults and capabilities.
+        pipeline_class: The diffusers pipeline, whose text encoding is used.
+        conditioner: Class of its text side.
+        denoiser: Name of the component that denoises.
+        signature: Signature of that component.
+        codec: Makes the codec of a pipeline, of the class that `rendering` takes.
+        rendering: Class that begins, decodes and continues generations.
+        sampling: The kind of its noise schedulers.
+        circular: True if loops are rendered by circular convolution in its denoiser and autoencoder.
+        own_classes: Component classes that are neither in transformers nor in diffusers by their names.
+    """
+
+    facts: Family
+    pipeline_class: Any
+    conditioner: type[Conditioner]
+    denoiser: str
+    signature: DenoiserSignature
+    codec: Callable[[Any, torch.device, ModelStages, BatchSplitter], Any]
+    rendering: type[Rendering[Any]]
+    sampling: DiscreteSampling
+    circular: bool = False
+    own_classes: Mapping[str, type[Any]] = field(default_factory=dict[str, type[Any]])
 
 
 def warm_up_order(shapes: Shapes, layout: Layout, scheduler: str) -> RenderOrder:

@@ -9,10 +9,8 @@ import torch
 
 from timbred.engine.diffusion.sampler import make_scheduler
 from timbred.engine.families import ace_step, audioldm, audioldm2, musicldm, stable_audio, stable_audio_3
-from timbred.engine.families.base import LatentDiffusion
-from timbred.engine.families.component_loader import component_class, load_components
-from timbred.engine.families.spec import FamilySpec
-from timbred.engine.memory.component_cache import SharedComponents
+from timbred.engine.families.base import FamilySpec, LatentDiffusion
+from timbred.engine.families.component_loader import SharedComponents, component_class, load_components
 from timbred.engine.memory.device_memory import DeviceMemory
 from timbred.models.checkpoint import Checkpoint, count_values, weight_files
 from timbred.models.families import STAGES, Family

@@ -12,8 +12,8 @@ from timbred.engine.diffusion.conditioning import Tensors, average_parts
 from timbred.engine.diffusion.mel_rendering import MelRendering
 from timbred.engine.diffusion.sampler import DISCRETE
 from timbred.engine.families import audioldm
+from timbred.engine.families.base import FamilySpec
 from timbred.engine.families.clap import ClapConditioner
-from timbred.engine.families.spec import FamilySpec
 from timbred.ipc.engine_messages import PromptInputs
 from timbred.models import families
 

@@ -12,13 +12,12 @@ from timbred.engine.batching import BatchSplitter
 from timbred.engine.codecs.waveform import OobleckCodec, WaveLayout
 from timbred.engine.compile.compiled_calls import Inputs
 from timbred.engine.diffusion.conditioner import TextStatesConditioner
-from timbred.engine.diffusion.conditioning import Tensors
+from timbred.engine.diffusion.conditioning import START_NAME, Tensors, given_number, prompt_tensors
 from timbred.engine.diffusion.denoiser import DenoiserSignature
-from timbred.engine.diffusion.given_tensors import START_NAME, given_number, prompt_tensors
 from timbred.engine.diffusion.sampler import InitLatents
 from timbred.engine.diffusion.sampler_kinds import EdmSampling
 from timbred.engine.diffusion.wave_rendering import WaveRendering
-from timbred.engine.families.spec import FamilySpec
+from timbred.engine.families.base import FamilySpec
 from timbred.engine.memory.device_memory import ModelStages
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder
 from timbred.models import families

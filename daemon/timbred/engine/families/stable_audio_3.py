@@ -18,7 +18,7 @@ from timbred.engine.diffusion.denoiser import DenoiserSignature
 from timbred.engine.diffusion.sampler import InitLatents, start_beside_context
 from timbred.engine.diffusion.sampler_kinds import FlowSampling
 from timbred.engine.diffusion.wave_rendering import WaveRendering
-from timbred.engine.families.spec import FamilySpec
+from timbred.engine.families.base import FamilySpec
 from timbred.engine.memory.device_memory import ModelStages
 from timbred.ipc.engine_messages import RenderOrder
 from timbred.models import families

@@ -1,4 +1,4 @@
-"""Weights are views of their files only as long as that does no harm, and pages go back without anybody's loss."""
+"""Weights stay views of their mapped files only where that does no harm, and released pages are read again."""
 
 import gc
 import sys
@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from timbred.engine.memory.component_cache import convert_weights, read_into_page_cache, release_pages
+from timbred.engine.families.component_loader import convert_weights, read_into_page_cache, release_pages
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="pages are given back on Linux only")
 NUMBERS = torch.arange(300_000, dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""Who gives way, and what is held once."""
+"""Eviction of models, and components that several models share."""
 
 import gc
 import shutil
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests import checkpoints
 from timbred.engine.device import count_module_bytes
 from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.component_loader import SharedComponents
 from timbred.engine.families.factory import make_resident
-from timbred.engine.memory.component_cache import SharedComponents
 from timbred.engine.memory.device_memory import DeviceMemory, Resident, choose_evicted
 from timbred.models import checkpoint
 
