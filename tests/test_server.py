@@ -25,8 +25,9 @@ from timbred.protocol.json import as_object, encode_event, read_event
 from timbred.protocol.osc import arguments_of
 from timbred.protocol.schema import is_terminal, name_of
 from timbred.requests.job import KEEP_ENDED_S, JobStore
-from timbred.server import STOP_PATIENCE_S, Daemon
-from timbred.transports.base import InProcessClient
+from timbred.server import ENGINE_QUIT_TIMEOUT_S, PLAYER_QUIT_TIMEOUT_S, STOP_PATIENCE_S, Daemon
+from timbred.transports.base import LAST_ANSWERS_TIMEOUT_S, InProcessClient
+from timbred.transports.osc import LAST_REQUESTS_TIMEOUT_S
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = (sys.executable, "-m", "tests.fake_engine")
@@ -322,3 +323,13 @@ async def heard_until_end(client: InProcessClient) -> list[tuple[object, str]]:
             received.append((getattr(event, "id", None), name_of(event)))
         if is_terminal(event):
             return received
+
+
+MAX_STOP_S = 5.0
+"""Seconds within which a daemon that is asked to stop has ended."""
+
+
+def test_server_stop_timeouts_stay_within_five_seconds() -> None:
+    # the second time for the last answers is that of the ZeroMQ sockets, which close after the others
+    transports_s = LAST_REQUESTS_TIMEOUT_S + 2 * LAST_ANSWERS_TIMEOUT_S
+    assert STOP_PATIENCE_S + max(transports_s, ENGINE_QUIT_TIMEOUT_S, PLAYER_QUIT_TIMEOUT_S) < MAX_STOP_S

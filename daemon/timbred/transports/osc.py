@@ -38,7 +38,7 @@ _UNREAD_TIMEOUT_S = 60.0
 _MAX_CONNECTIONS = 400
 _READ_BYTES = 4096
 _CLOSE_TIMEOUT_S = 5.0
-_LAST_REQUESTS_TIMEOUT_S = 0.5
+LAST_REQUESTS_TIMEOUT_S = 0.5
 _END = object()
 
 
@@ -75,7 +75,7 @@ class OscUdp:
     def stop_reading(self) -> None:
         """Stop reading; requests that have been read are still answered."""
         asyncio.get_running_loop().remove_reader(self._socket)
-        end = time.monotonic() + _LAST_REQUESTS_TIMEOUT_S
+        end = time.monotonic() + LAST_REQUESTS_TIMEOUT_S
         sources = deque(self._steps(source) for source in list(self._pending))
         while sources and time.monotonic() < end:
             steps = sources.popleft()
