@@ -131,12 +131,12 @@ def read_rows(path: Path) -> list[Row]:
 
 def complete_rows(rows: Sequence[Row], ends: Mapping[tuple[PartName, str], str]) -> list[Row]:
     """Return a row for each kind and model; those that are missing have the end of their part as their reason."""
-    found = {(row.name, row.model): row for row in rows}
+    measured = {(row.name, row.model): row for row in rows}
     complete: list[Row] = []
     for kind in (*FIGURES, *CHECKS):
         for model in MODELS:
             reason = ends.get((kind.part, model), "this part was not run")
-            complete.append(found.get((kind.name, model), Row(kind.name, model, reason=reason)))
+            complete.append(measured.get((kind.name, model), Row(kind.name, model, reason=reason)))
     return complete
 
 

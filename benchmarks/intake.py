@@ -28,13 +28,13 @@ def send(port: int) -> tuple[int, float]:
     line.settimeout(ANSWER_TIMEOUT_S)
     line.connect(("127.0.0.1", port))
     datagrams = [_sync(number) for number in range(BURST_SIZE)]
-    answered = 0
+    answered_count = 0
     started_at = time.perf_counter()
     for _ in range(BURST_COUNT):
         for datagram in datagrams:
             line.send(datagram)
-        answered += _answers(line)
-    return answered, time.perf_counter() - started_at
+        answered_count += _answers(line)
+    return answered_count, time.perf_counter() - started_at
 
 
 def _sync(number: int) -> bytes:

@@ -58,7 +58,7 @@ def test_load_ignores_a_removed_setting_with_one_warning(tmp_path: Path, name: s
     for config in (everywhere, load(file, {}, ()), load(None, {variable: "2"}, ()), load(None, {}, [f"{name}=1"])):
         (warning,) = config.warnings
         assert warning == f"the setting {name} ({variable}) has no effect any more and is ignored; remove it"
-        assert (config.values, config.said) == (load(None, {}, ()).values, frozenset())
+        assert (config.values, config.set_by_user) == (load(None, {}, ()).values, frozenset())
 
 
 def test_load_does_not_warn_of_an_empty_variable_of_a_removed_setting() -> None:

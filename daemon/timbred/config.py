@@ -321,13 +321,13 @@ class Config:
     Attributes:
         values: Value of each setting.
         sources: Models that the user named, with their sources.
-        said: Names of the settings that the user set.
+        set_by_user: Names of the settings that the user set.
         warnings: Warnings of ignored variables and removed settings.
     """
 
     values: Mapping[str, Value]
     sources: Mapping[str, str] = field(default_factory=dict[str, str])
-    said: frozenset[str] = frozenset()
+    set_by_user: frozenset[str] = frozenset()
     warnings: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> Any:
@@ -448,7 +448,7 @@ def load(file: Path | None, environment: Mapping[str, str], flags: Iterable[str]
     """
     values: dict[str, Value] = {setting.name: setting.default for setting in SETTINGS}
     sources: dict[str, str] = {}
-    said: set[str] = set()
+    set_by_user: set[str] = set()
     removed: set[str] = set()
     for name, raw, base in (*_from_file(file), *_from_environment(environment), *_from_flags(flags)):
         source = _MODEL_SOURCE.fullmatch(name)
@@ -457,7 +457,7 @@ def load(file: Path | None, environment: Mapping[str, str], flags: Iterable[str]
         elif name in NAMED:
             value = read(NAMED[name], _joined(raw) if name == "files.allowed" else raw)
             values[name] = _absolute(NAMED[name], str(value), base) if NAMED[name].is_path else value
-            said.add(name)
+            set_by_user.add(name)
         elif name in REMOVED_NAMES:
             removed.add(name)
         else:
@@ -466,7 +466,7 @@ def load(file: Path | None, environment: Mapping[str, str], flags: Iterable[str]
                 "models.NAME.source"
             )
     warnings = (*map(_removal_warning, sorted(removed)), *_unknown_variables(environment))
-    return Config(values, sources, frozenset(said), warnings)
+    return Config(values, sources, frozenset(set_by_user), warnings)
 
 
 def _removal_warning(name: str) -> str:

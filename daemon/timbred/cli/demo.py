@@ -226,24 +226,24 @@ class Demo:
         Raises:
             TimbredError: The daemon ended, or no longer answers.
         """
-        answered = pinged = time.monotonic()
+        answered_at = pinged_at = time.monotonic()
         while True:
             try:
                 answers = self._connection.receive(POLL_INTERVAL_S)
                 now = time.monotonic()
-                if not answers and now - max(answered, pinged) > PING_INTERVAL_S:
+                if not answers and now - max(answered_at, pinged_at) > PING_INTERVAL_S:
                     self._connection.send("ping")
-                    pinged = now
+                    pinged_at = now
             except ConnectionError:
                 answers, now = [], time.monotonic()
                 if self._own is None:
                     raise ShuttingDown("the daemon has exited; start it with: timbred serve") from None
             if answers:
-                answered = now
+                answered_at = now
                 yield from answers
             elif self._own is not None and not self._own.is_running:
                 raise self._own.reason()
-            elif now - answered > ANSWER_TIMEOUT_S:
+            elif now - answered_at > ANSWER_TIMEOUT_S:
                 raise Internal(f"the daemon hasn't answered for {ANSWER_TIMEOUT_S:.0f} s; stop it and try again")
 
 

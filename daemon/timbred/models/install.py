@@ -500,9 +500,9 @@ def _relative_to_index(files: list[Source], name: str) -> list[Source]:
     paths = sorted((PurePosixPath(file.name) for file in files), key=lambda path: len(path.parts))
     tops = [
         path.parent
-        for wanted in (checkpoint.INDEX_NAME, stability.CONFIG_NAME)
+        for file_name in (checkpoint.INDEX_NAME, stability.CONFIG_NAME)
         for path in paths
-        if path.name == wanted
+        if path.name == file_name
     ]
     if not tops:
         raise MissingWeights(

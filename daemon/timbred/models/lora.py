@@ -153,10 +153,10 @@ class LoraRegistry:
     def paths(self) -> dict[str, Path]:
         """Return the files by name, in alphabetical order."""
         try:
-            found = sorted(self.folder.iterdir())
+            paths = sorted(self.folder.iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        names = {path.name.removesuffix(SUFFIX): path for path in found if path.suffix == SUFFIX}
+        names = {path.name.removesuffix(SUFFIX): path for path in paths if path.suffix == SUFFIX}
         return {name: path for name, path in names.items() if NAME_PATTERN.fullmatch(name)}
 
     def find(self, name: str) -> LoraFile:

@@ -151,16 +151,16 @@ def _prompt_type(config: Mapping[str, Any], name: str) -> _TextEncoder:
     Raises:
         ModelError: A conditioner isn't known.
     """
-    found: _TextEncoder | None = None
+    encoder: _TextEncoder | None = None
     for conditioner in config["model"]["conditioning"]["configs"]:
         kind, identity = conditioner["type"], conditioner["id"]
         if identity == "prompt" and kind in ("t5", "t5gemma"):
-            found = T5 if kind == "t5" else T5_GEMMA
+            encoder = T5 if kind == "t5" else T5_GEMMA
         elif kind != "number" or identity not in ("seconds_start", "seconds_total"):
             raise _unknown_block(name, f"model.conditioning.configs: {identity}", kind)
-    if found is None:
+    if encoder is None:
         raise _unknown_block(name, "model.conditioning.configs: prompt", None)
-    return found
+    return encoder
 
 
 def _unknown_block(name: str, path: str, value: object) -> ModelError:

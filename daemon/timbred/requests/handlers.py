@@ -67,7 +67,7 @@ class LiveSettings:
         self._values: dict[str, Value] = {
             name: printable(value) if isinstance(value, str) else value for name, value in config.values.items()
         }
-        self._set_by_user = set(config.said)
+        self._set_by_user = set(config.set_by_user)
         self._check = check
         self._apply = apply
         self._on_change = on_change

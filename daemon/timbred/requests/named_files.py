@@ -72,17 +72,18 @@ class EmbeddingsFile:
         Raises:
             BadRequest: The file can't be used, or isn't the one that the recipe names.
         """
-        found = read_embeddings(self.path, self.inputs, self.model, self.guided)
-        if self.digest not in ("", found.digest):
+        embeddings = read_embeddings(self.path, self.inputs, self.model, self.guided)
+        if self.digest not in ("", embeddings.digest):
             raise BadRequest(
-                f"embeddings: {self.path} has changed since the take was made (sha256 {found.digest[:12]}..., was "
+                f"embeddings: {self.path} has changed since the take was made (sha256 {embeddings.digest[:12]}..., was "
                 f"{self.digest[:12]}...); name it again with @embeddings to render with the new content"
             )
-        _check_interval(found.values)
+        _check_interval(embeddings.values)
         tensors = (
-            GivenTensor(name=name, shape=value.shape, values=value.tobytes()) for name, value in found.values.items()
+            GivenTensor(name=name, shape=value.shape, values=value.tobytes())
+            for name, value in embeddings.values.items()
         )
-        return tuple(tensors), join_digest(self.text, found.digest)
+        return tuple(tensors), join_digest(self.text, embeddings.digest)
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,8 @@ class NamedFiles:
             BadRequest: No take has this id.
             ForbiddenPath, BadAudio: A path may not be read, or the file doesn't exist.
         """
-        found = {key: self.file_of(key, named) for key in ("init", "reference") if (named := getattr(request, key))}
-        return JobFiles(found.get("init"), found.get("reference"))
+        paths = {key: self.file_of(key, named) for key in ("init", "reference") if (named := getattr(request, key))}
+        return JobFiles(paths.get("init"), paths.get("reference"))
 
     def file_of(self, key: str, named: str) -> Path:
         """Return the file of a take id or a path, which the value of a key names.

@@ -98,7 +98,7 @@ def make_recipe(
     if unknown:
         raise ValueError(f"not keys of generate: {', '.join(unknown)}")
     moment = datetime.now(UTC) if created is None else datetime.fromtimestamp(created, UTC)
-    heard = {"model_prompt": model_prompt} if model_prompt not in ("", prompt) else {}
+    extended_prompt = {"model_prompt": model_prompt} if model_prompt not in ("", prompt) else {}
     return {
         "timbred": version,
         "recipe": RECIPE_FORMAT,
@@ -107,7 +107,7 @@ def make_recipe(
         "prompt": prompt,
         "seed": seed,
         "created": moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        **heard,
+        **extended_prompt,
         "parameters": {name: parameters[name] for name in PARAMETERS if parameters.get(name) is not None},
     }
 

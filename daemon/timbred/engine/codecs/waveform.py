@@ -91,10 +91,10 @@ class WaveCodec:
 
     def _run_encoder(self, encode: Callable[[torch.Tensor], torch.Tensor], samples: torch.Tensor) -> torch.Tensor:
         """Run an encoder on samples, (channels, frames)."""
-        given = samples[None].to(self.device)
+        batch = samples[None].to(self.device)
 
         def run_encoder() -> torch.Tensor:
-            return encode(given.to(precision_of(self.vae)))
+            return encode(batch.to(precision_of(self.vae)))
 
         return self._stages.run_stage("codec", lambda: ensure_finite(self.vae, run_encoder)).float()
 
@@ -104,8 +104,8 @@ class WaveCodec:
         rows = latents.shape[2]
         if self.context is None:
             return self.decode_rows(latents, 0, rows)[:, :frames].numpy()
-        wanted = rows if frames is None else min(rows, math.ceil(frames / self.latent_layout.samples_per_row))
-        edges = [*range(0, wanted, DECODED_ROWS), wanted]
+        needed_rows = rows if frames is None else min(rows, math.ceil(frames / self.latent_layout.samples_per_row))
+        edges = [*range(0, needed_rows, DECODED_ROWS), needed_rows]
         parts = [self.decode_rows(latents, first, last) for first, last in pairwise(edges)]
         return torch.cat(parts, dim=1)[:, :frames].numpy()
 
@@ -124,14 +124,14 @@ class WaveCodec:
         """
         rows, context = latents.shape[2], self.context or 0
         start, end = max(0, first - context), min(rows, last + context)
-        given = latents[:, :, start:end]
+        rows_around = latents[:, :, start:end]
         precision = precision_of(self.vae)
 
         def decode() -> torch.Tensor:
             current_precision = precision_of(self.vae)
             if current_precision == precision:
-                return self._batch_splitter.call(self.compiled_calls, (given.to(current_precision),))
-            return _decode_latents(self.vae, given.to(current_precision))
+                return self._batch_splitter.call(self.compiled_calls, (rows_around.to(current_precision),))
+            return _decode_latents(self.vae, rows_around.to(current_precision))
 
         samples = self._stages.run_stage("codec", lambda: ensure_finite(self.vae, decode))
         row = self.latent_layout.samples_per_row
@@ -169,8 +169,8 @@ class LatentPieces:
         self._codec = codec
         self._latents = latents
         self.samples_per_row = layout.samples_per_row
-        wanted = math.ceil(int(seconds * layout.rate) / layout.samples_per_row)
-        self.rows = latents.shape[2] if codec.context is None else min(latents.shape[2], max(1, wanted))
+        needed_rows = math.ceil(int(seconds * layout.rate) / layout.samples_per_row)
+        self.rows = latents.shape[2] if codec.context is None else min(latents.shape[2], max(1, needed_rows))
         self.samples = self.rows * layout.samples_per_row
         rows_per_second = layout.rate / layout.samples_per_row
         self.first_rows = self.rows if codec.context is None else max(1, round(FIRST_PIECE_S * rows_per_second))

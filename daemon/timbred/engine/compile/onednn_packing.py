@@ -156,8 +156,8 @@ def _append_operation(script: Any, node: Node, values: dict[Node, Any]) -> list[
     schema = target._schema
     inputs: list[Any] = []
     for index, argument in enumerate(schema.arguments):
-        given = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
-        inputs.append(_append_argument(script, given, argument.type, values))
+        value = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
+        inputs.append(_append_argument(script, value, argument.type, values))
     operation = script.create(schema.name, inputs, len(schema.returns))
     script.appendNode(operation)
     example = node.meta.get("val")
@@ -169,16 +169,16 @@ def _append_operation(script: Any, node: Node, values: dict[Node, Any]) -> list[
     return list(unpacked.outputs())
 
 
-def _append_argument(script: Any, given: Any, kind: Any, values: dict[Node, Any]) -> Any:
+def _append_argument(script: Any, value: Any, kind: Any, values: dict[Node, Any]) -> Any:
     """Return the value of an argument: a node's, a list, or a constant of the schema's type."""
-    if isinstance(given, Node):
-        return values[given]
-    if isinstance(given, list | tuple) and (not given or any(isinstance(item, Node) for item in given)):
-        items = [_append_argument(script, item, None, values) for item in given]
+    if isinstance(value, Node):
+        return values[value]
+    if isinstance(value, list | tuple) and (not value or any(isinstance(item, Node) for item in value)):
+        items = [_append_argument(script, item, None, values) for item in value]
         listed = script.create("prim::ListConstruct", items, 1)
         listed.output().setType(kind)
         script.appendNode(listed)
         return listed.output()
-    if isinstance(given, int) and not isinstance(given, bool) and "float" in str(kind):
-        given = float(given)
-    return script.insertConstant(list(given) if isinstance(given, tuple) else given)
+    if isinstance(value, int) and not isinstance(value, bool) and "float" in str(kind):
+        value = float(value)
+    return script.insertConstant(list(value) if isinstance(value, tuple) else value)

@@ -120,16 +120,16 @@ def load_lora(use: LoraUse, network: torch.nn.Module, device: torch.device, dtyp
     """
     path = Path(use.path)
     try:
-        found = inspect_lora(path)
+        lora = inspect_lora(path)
         content = path.read_bytes()
         data_start = 8 + int.from_bytes(content[:8], "little")
         if hashlib.sha256(memoryview(content)[data_start:]).hexdigest() != use.hash:
             raise ModelError(f"the LoRA {use.name} has changed on disk ({path}); add it again")
-        check_fit(found.shapes, _shapes(network), use.name, "the loaded model")
+        check_fit(lora.shapes, _shapes(network), use.name, "the loaded model")
         tensors = load(content)
     except (OSError, SafetensorError, BadRequest) as error:
         raise ModelError(f"the LoRA {use.name} can't be loaded: {first_line(error)}") from error
-    return _resident(found, network, {name: tensor.to(device, dtype) for name, tensor in tensors.items()})
+    return _resident(lora, network, {name: tensor.to(device, dtype) for name, tensor in tensors.items()})
 
 
 def _shapes(network: torch.nn.Module) -> dict[str, Shape]:

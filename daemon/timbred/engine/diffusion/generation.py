@@ -103,8 +103,8 @@ class WaveWindows:
     def join(self, latents: torch.Tensor) -> torch.Tensor:
         """Return the latents so far joined with those of the next window, without its surplus rows."""
         window = self.remaining_windows[0]
-        made = latents[:, :, window.known : window.known + window.new]
-        return torch.cat([self.latents[: len(latents)], made], dim=2)
+        new_rows = latents[:, :, window.known : window.known + window.new]
+        return torch.cat([self.latents[: len(latents)], new_rows], dim=2)
 
 
 @dataclass(eq=False)

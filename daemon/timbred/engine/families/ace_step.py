@@ -138,7 +138,7 @@ class AceStepConditioner(Conditioner):
         The facts after a long prompt aren't read either.
         """
         whole = self.pipeline._format_prompt(inputs.prompt, inputs.lyrics, **self._described(inputs))
-        found: list[LongText] = []
+        cut_texts: list[LongText] = []
         for (key, text), written, limit in zip(
             (("prompt", inputs.prompt), ("lyrics", inputs.lyrics)),
             whole,
@@ -148,8 +148,8 @@ class AceStepConditioner(Conditioner):
             places = self.pipeline.tokenizer(written, return_offsets_mapping=True)["offset_mapping"]
             if text and len(places) > limit:
                 read = min(len(text), max(0, places[limit][0] - written.index(text)))
-                found.append(LongText(key, len(text), read, 1))
-        return found
+                cut_texts.append(LongText(key, len(text), read, 1))
+        return cut_texts
 
     @torch.inference_mode()
     def complete(
@@ -196,10 +196,10 @@ class AceStepConditioner(Conditioner):
         samples = samples.repeat(1, max(1, math.ceil(frames / samples.shape[1])))
         middle = samples.shape[1] // 3
         parts = [samples[:, :segment], samples[:, middle : middle + segment], samples[:, -segment:]]
-        given = torch.cat(parts, dim=1)[None].to(self.device, pipeline.vae.dtype)
+        excerpts = torch.cat(parts, dim=1)[None].to(self.device, pipeline.vae.dtype)
 
         def encode() -> torch.Tensor:
-            return pipeline.vae.encode(given).latent_dist.mode()
+            return pipeline.vae.encode(excerpts).latent_dist.mode()
 
         return self.stages.run_stage("codec", encode).transpose(1, 2)
 
@@ -222,12 +222,12 @@ class AceStepConditioner(Conditioner):
         source = init_latents.latents[:1].transpose(1, 2).to(dtype)
         if task == COVER:
             source = self._tokenized(source)
-        made = torch.ones_like(source)
+        generated = torch.ones_like(source)
         if task in (REPAINT, LEGO) and init_latents.preserved is not None:
-            made = (1.0 - init_latents.preserved.to(dtype)).transpose(1, 2).expand_as(source)
+            generated = (1.0 - init_latents.preserved.to(dtype)).transpose(1, 2).expand_as(source)
         if task == REPAINT:
-            source = torch.where(made > 0.5, self._silence(source.shape[1]).to(dtype), source)
-        return torch.cat([source, made], dim=-1)
+            source = torch.where(generated > 0.5, self._silence(source.shape[1]).to(dtype), source)
+        return torch.cat([source, generated], dim=-1)
 
     def _decode_codes(self, codes: torch.Tensor) -> torch.Tensor:
         """Return the latents of given codes of the audio tokenizer, (1, rows, channels)."""

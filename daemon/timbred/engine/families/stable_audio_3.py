@@ -80,12 +80,12 @@ class StableAudio3Conditioner(TextStatesConditioner):
         duration = self.stages.run_stage(
             "text", lambda: self.pipeline.encode_duration(order.seconds, self.device, 1, len(states))
         )
-        found = {"states": torch.cat([states, duration[:, None].to(states.dtype)], dim=1), "duration": duration}
+        conditioning = {"states": torch.cat([states, duration[:, None].to(states.dtype)], dim=1), "duration": duration}
         if init_latents is None or init_latents.preserved is None:
-            return found, init_latents
+            return conditioning, init_latents
         mask = init_latents.preserved.to(self.device)
         known = torch.cat([mask, init_latents.latents[:1] * mask], dim=1).to(precision_of(self.pipeline.transformer))
-        return {**found, "preserved": known.expand(len(states), -1, -1)}, start_beside_context(init_latents)
+        return {**conditioning, "preserved": known.expand(len(states), -1, -1)}, start_beside_context(init_latents)
 
 
 def wave_layout(pipeline: Any) -> WaveLayout:

@@ -95,12 +95,12 @@ class FlowPlan:
         if not self.request.embeddings:
             return self.files
         parameters = self.segment(0, self.began, session, session.rate).parameters
-        found = find_embeddings(self.request, parameters, entry, allowed)
-        if found is not None and LATENTS in read_header(found.path):
+        embeddings = find_embeddings(self.request, parameters, entry, allowed)
+        if embeddings is not None and LATENTS in read_header(embeddings.path):
             raise BadRequest(
                 "embeddings: with latents in the file all segments of a flow would be the same; leave the latents out"
             )
-        return replace(self.files, embeddings=found)
+        return replace(self.files, embeddings=embeddings)
 
     def mix_at(self, moment: float) -> float:
         """Return `mix` at a moment; it reaches the requested value within `fade` seconds."""
