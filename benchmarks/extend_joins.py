@@ -1,4 +1,4 @@
-"""Joins of extended sounds of the embedded model, from 2.5 s to 12.5 s.
+"""Joins of extended sounds of one model, the embedded one or a tiny one (`--model`), from 2.5 s to 12.5 s.
 
 There are two kinds: the end of the init audio, and the boundaries of windows. Measured at each, and every 50 ms at
 positions of the same sounds that are far from any join:
@@ -9,9 +9,11 @@ positions of the same sounds that are far from any join:
 - change: mean difference between the third-octave spectra 40 ms before and after, in decibels.
 
 Each is printed as mean at the joins / mean elsewhere, and the probability that the figure of a join exceeds that of
-another position: 0.5 for inaudible joins, 1 for joins that always stand out.
+another position: 0.5 for inaudible joins, 1 for joins that always stand out. Of
+stereo sounds the left channel is measured.
 """
 
+import argparse
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,21 +22,23 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from benchmarks import pocket
+from benchmarks.loaded import MODEL_NAMES, POCKET, LoadedModel, loaded_model
 from benchmarks.machine import machine
 from timbred.audio import Clip, SampleRate
 from timbred.dsp.splice import EditedPart, OriginalAudio, splice
 from timbred.engine.diffusion.outpainting import plan_windows
-from timbred.engine.families.base import LatentDiffusion
 from timbred.ipc.engine_messages import InitAudio
 
 PROMPTS = ("warm pad", "drone low dark", "organ a3", "brass c3 long", "rain", "wind")
 
-INIT_S, TOTAL_S, WINDOW_S = 2.5, 12.5, pocket.POCKET_CARD.max_seconds
-"""Seconds of init audio, of the whole sound, and of a window."""
+INIT_S, TOTAL_S, WINDOW_S = 2.5, 12.5, 5.0
+"""Seconds of init audio, of the whole sound, and of a window: at most the longest sound of each model."""
 
 INIT_COUNT, TAKE_COUNT = 2, 2
 """Sounds that are extended for each prompt, and extensions of each."""
+
+TOO_SHORT = "stable-audio-tiny"
+"""A model whose longest sound is shorter than the figures' reach."""
 
 ENDING_S = 0.8
 """Seconds before the end of the sound that are not measured, because it may decay there."""
@@ -57,24 +61,27 @@ class ContinuedSound:
 
 
 def continue_sound(
-    model: LatentDiffusion, prompt: str, init: NDArray[np.float32], seeds: tuple[int, ...]
+    loaded: LoadedModel, prompt: str, init: NDArray[np.float32], seeds: tuple[int, ...]
 ) -> list[ContinuedSound]:
-    """Return init audio, (frames,) at the model's rate, extended once for each seed."""
+    """Return init audio, (frames, channels) at the model's rate, extended once for each seed."""
+    model = loaded.model
     rate, row_samples = model.latent_layout.rate, model.latent_layout.samples_per_row
-    sound = InitAudio(samples=init.astype("<f4").tobytes(), strength=1.0)
-    order = replace(pocket.order(prompt, TOTAL_S, 0), seeds=seeds, init_audio=sound, window=WINDOW_S)
+    sound = InitAudio(samples=init.astype("<f4").tobytes(), channels=init.shape[1], strength=1.0)
+    order = replace(loaded.order(prompt, TOTAL_S, 0), seeds=seeds, init_audio=sound, window=WINDOW_S)
     sounds = model.render(order, lambda _: None, lambda: False)
     added_rows = -(-(round(TOTAL_S * rate) - len(init)) // row_samples)
     plan = plan_windows(len(init) // row_samples, added_rows, int(WINDOW_S * rate) // row_samples)
     new_rows = [sum(window.new for window in plan[:count]) for count in range(len(plan))]
     joins = [(len(init) + row_samples * rows) / rate for rows in new_rows]
     part = OriginalAudio(_clip(init, rate), EditedPart(len(init) / rate, TOTAL_S))
-    wholes = [splice(_clip(rendered, rate), part, SampleRate(rate), sounds.first_frame) for rendered in sounds.mono]
+    wholes = [
+        splice(_clip(rendered, rate), part, SampleRate(rate), sounds.first_frame) for rendered in sounds.waveforms
+    ]
     return [ContinuedSound(whole.samples[:, 0], rate, joins) for whole in wholes]
 
 
 def _clip(samples: NDArray[np.float32], rate: int) -> Clip:
-    return Clip(np.ascontiguousarray(samples[:, None], dtype=np.float32), SampleRate(rate))
+    return Clip(np.ascontiguousarray(samples, dtype=np.float32), SampleRate(rate))
 
 
 class SoundFigures:
@@ -129,20 +136,28 @@ def exceedance(joins: Curve, elsewhere: Curve) -> float:
 
 
 def main() -> None:
-    """Print the table."""
-    model = pocket.resident()
-    rate = model.latent_layout.rate
-    print(f"joins of sounds extended from {INIT_S:g} to {TOTAL_S:g} s, pocket; {machine()}")
+    """Print the table of a model."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", choices=[name for name in MODEL_NAMES if name != TOO_SHORT], default=POCKET)
+    with loaded_model(parser.parse_args().model) as loaded:
+        print_joins(loaded)
+
+
+def print_joins(loaded: LoadedModel) -> None:
+    """Render and extend the sounds, and print the figures of their joins."""
+    rate = loaded.model.latent_layout.rate
+    print(f"joins of sounds extended from {INIT_S:g} to {TOTAL_S:g} s, {loaded.name}; {machine()}")
     print(f"  {'prompt':<16}{'join':<8}" + "".join(f"{name:>18}" for name in FIGURE_NAMES))
     chances: dict[str, list[list[float]]] = {"init": [], "windows": []}
     for prompt in PROMPTS:
         sounds = list[ContinuedSound]()
         for seed in range(INIT_COUNT):
-            rendered = model.render(pocket.order(prompt, WINDOW_S, seed), lambda _: None, lambda: False).mono[0]
+            order = loaded.order(prompt, WINDOW_S, seed)
+            rendered = loaded.model.render(order, lambda _: None, lambda: False).waveforms[0]
             init = rendered[: round(INIT_S * rate)]
             init = 0.5 * init / max(float(np.abs(init).max()), 1e-9)
             seeds = tuple(100 * take + seed for take in range(1, TAKE_COUNT + 1))
-            sounds += continue_sound(model, prompt, init, seeds)
+            sounds += continue_sound(loaded, prompt, init, seeds)
         ends, meetings, elsewhere = figures_of(sounds)
         for name, joins in (("init", ends), ("windows", meetings)):
             row = [exceedance(joins[:, index], elsewhere[:, index]) for index in range(len(FIGURE_NAMES))]

@@ -1,4 +1,4 @@
-"""Seams of loops: 20 loops of the embedded model, each as its file at 48 kHz.
+"""Seams of loops: 20 loops of one model, the embedded one or a tiny one (`--model`), each as its file at 48 kHz.
 
 Figures of each, from the frames of the file:
 
@@ -9,19 +9,23 @@ Figures of each, from the frames of the file:
   1.1.
 - plain: the rise up to the window whose middle is the seam / the median of all windows. With an attack it measures the
   attack rather than the seam.
+- rank: the fraction of positions inside whose rise is smaller than that at the seam. Its mean over many loops is 0.5 if
+  no seam can be heard, 1 if each can.
 - frames: those of the file / the requested ones. Exactly 1.
+
+A loop in stereo has the figures of its worse channel. Lengths beyond the model's longest are halved until they fit.
 """
 
+import argparse
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import pocket
+from benchmarks.loaded import MODEL_NAMES, POCKET, LoadedModel, loaded_model
 from benchmarks.machine import machine
 from timbred.audio import Clip, SampleRate, Seconds, bars_to_seconds, frames_in
 from timbred.dsp.pipeline import run_pipeline
-from timbred.engine.families.base import LatentDiffusion
 from timbred.render_settings import RenderSettings
 
 MAX_STEP_RATIO, MAX_FLUX_RATIO, MAX_ATTACK_RATIO = 1.0, 1.5, 1.1
@@ -64,6 +68,7 @@ class Seam:
     step: float
     flux: float
     plain: float
+    rank: float
     has_attack: bool
 
     @property
@@ -80,12 +85,13 @@ def measure_seam(samples: NDArray[np.float32], has_attack: bool) -> Seam:
     rises = measure_rises(samples)
     plain = float(rises[-1] / max(float(np.median(rises)), 1e-9))  # from the last window to the one on the seam
     nearby_rises = measure_nearby_rises(samples)
+    rank = float(np.mean(nearby_rises[0] > nearby_rises[1:]))
     if has_attack:
         after_silence = np.concatenate(
             [samples[: len(samples) // 2], np.zeros(len(samples) // 2 + WINDOW_FRAMES, dtype=np.float32)]
         )
-        return Seam(step, nearby_rises[0] / max(measure_nearby_rises(after_silence)[0], 1e-9), plain, has_attack)
-    return Seam(step, float(nearby_rises[0] / max(float(np.median(nearby_rises)), 1e-9)), plain, has_attack)
+        return Seam(step, nearby_rises[0] / max(measure_nearby_rises(after_silence)[0], 1e-9), plain, rank, has_attack)
+    return Seam(step, float(nearby_rises[0] / max(float(np.median(nearby_rises)), 1e-9)), plain, rank, has_attack)
 
 
 def measure_rises(samples: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -108,37 +114,52 @@ def _spectrum(samples: NDArray[np.float32], middle: int) -> NDArray[np.float64]:
     return np.abs(np.fft.rfft(samples[frames] * np.hanning(WINDOW_FRAMES)))
 
 
-def render_loop(model: LatentDiffusion, prompt: str, seconds: float, seed: int) -> tuple[NDArray[np.float32], bool]:
-    """Return a loop's samples from its file, (frames,), and True if it was rendered as a circle."""
-    order = pocket.order(prompt, seconds, seed, loop=True)
-    sounds = model.render(order, lambda _: None, lambda: False)
-    waveform, is_circular = sounds.mono[0], sounds.looped[0]
+def render_loop(loaded: LoadedModel, prompt: str, seconds: float, seed: int) -> tuple[NDArray[np.float32], bool]:
+    """Return a loop's samples from its file, (frames, channels), and True if it was rendered as a circle."""
+    sounds = loaded.model.render(loaded.order(prompt, seconds, seed, loop=True), lambda _: None, lambda: False)
+    waveform, is_circular = sounds.waveforms[0], sounds.looped[0]
     rendered = waveform[: frames_in(seconds, sounds.rate)] if is_circular else waveform
-    clip = Clip(np.ascontiguousarray(rendered[:, None]), SampleRate(sounds.rate), loop=is_circular)
+    clip = Clip(np.ascontiguousarray(rendered), SampleRate(sounds.rate), loop=is_circular)
     settings = RenderSettings(seconds=Seconds(seconds), rate=RATE_HZ, loop=True, bits=32)
-    return run_pipeline(clip, settings).samples[:, 0], is_circular
+    return run_pipeline(clip, settings).samples, is_circular
 
 
 def main() -> None:
-    """Print the table."""
-    model = pocket.resident()
-    print(f"seams of {len(LOOPS)} loops, pocket, files at {RATE_HZ} Hz; {machine()}")
-    print(f"  {'prompt':<24}{'seconds':>8}{'kind':>9}{'step':>7}{'flux':>8}{'plain':>8}{'frames':>9}")
-    good_count, plain_results = 0, list[tuple[bool, bool]]()
-    for seed, (prompt, seconds) in enumerate(LOOPS):
-        samples, is_circular = render_loop(model, prompt, seconds, seed)
-        seam, exact = measure_seam(samples, not is_circular), len(samples) / frames_in(seconds, RATE_HZ)
+    """Print the table of a model."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", choices=MODEL_NAMES, default=POCKET)
+    with loaded_model(parser.parse_args().model) as loaded:
+        print_seams(loaded)
+
+
+def print_seams(loaded: LoadedModel) -> None:
+    """Render the loops and print their figures."""
+    print(f"seams of {len(LOOPS)} loops, {loaded.name}, files at {RATE_HZ} Hz; {machine()}")
+    print(f"  {'prompt':<24}{'seconds':>8}{'kind':>9}{'step':>7}{'flux':>8}{'plain':>8}{'rank':>7}{'frames':>9}")
+    good_count, plain_results, ranks = 0, list[tuple[bool, bool]](), list[float]()
+    for seed, (prompt, length) in enumerate(LOOPS):
+        seconds = length
+        while seconds > loaded.max_seconds:
+            seconds /= 2
+        samples, is_circular = render_loop(loaded, prompt, seconds, seed)
+        seams = [measure_seam(channel, not is_circular) for channel in samples.T]
+        seam = max(seams, key=lambda seam: (not seam.is_good, seam.flux))
+        exact = len(samples) / frames_in(seconds, RATE_HZ)
         within = seam.is_good and exact == 1
         good_count += within
+        if not seam.has_attack:
+            ranks += [seam.rank for seam in seams]
         plain_results.append((seam.has_attack, seam.plain <= MAX_FLUX_RATIO))
         kind = "attack" if seam.has_attack else "steady"
         mark = "" if within else "  over"
-        figures = f"{seam.step:>7.2f}{seam.flux:>8.2f}{seam.plain:>8.2f}{exact:>9g}"
-        print(f"  {prompt:<24}{seconds:>8.3f}{kind:>9}{figures}{mark}")
+        figures = f"{seam.step:>7.2f}{seam.flux:>8.2f}{seam.plain:>8.2f}{seam.rank:>7.2f}{exact:>9g}"
+        print(f"  {prompt:<24}{seconds:>8.3f}{kind:>9}{figures}{mark}", flush=True)
     print(
         f"  {good_count} of {len(LOOPS)} within: step {MAX_STEP_RATIO:g}, flux {MAX_FLUX_RATIO:g} "
         f"or, with an attack, {MAX_ATTACK_RATIO:g}; frames 1"
     )
+    if ranks:
+        print(f"  mean rank of the steady loops: {np.mean(ranks):.2f}")
     sustained = [within for has_attack, within in plain_results if not has_attack]
     attacked = [within for has_attack, within in plain_results if has_attack]
     print(f"  plain flux at most {MAX_FLUX_RATIO:g}: {sum(sustained)} of the {len(sustained)} steady loops,", end=" ")
