@@ -1,6 +1,8 @@
 """Encoding and decoding: the same sound, the whole recipe, and what samplers and hosts look for."""
 
 import io
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from wavinfo import WavInfoReader
 
 from tests.dsp.sounds import RECIPE, noise
 from timbred.audio import Clip, SampleRate, Seconds
-from timbred.audiofile.files import count_beats, decode, encode, encode_bytes, read_recipe
+from timbred.audiofile.files import count_beats, decode, encode, encode_bytes, fits_float32, read_header, read_recipe
 from timbred.audiofile.tags import read_chunks
 from timbred.dsp.pipeline import run_pipeline
 from timbred.errors import BadAudio, BadRequest, ModelError
@@ -153,6 +155,15 @@ def test_encode_clips_full_scale_except_in_float_formats(tmp_path: Path) -> None
     assert np.abs(decode(tmp_path / "whole.wav").samples).max() <= 1
     encode(loud, tmp_path / "float.wav", RenderSettings(bits=32))
     assert decode(tmp_path / "float.wav").samples[0] == 1.5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are UTF-8 on this system")
+def test_decode_reads_files_whose_names_are_not_utf8(tmp_path: Path) -> None:
+    clip, wanted = made()
+    encode(clip, tmp_path / "a.wav", wanted)
+    path = (tmp_path / "a.wav").rename(tmp_path / os.fsdecode(b"Kl\xe4nge.wav"))
+    assert decode(path).frames == read_header(path).frames == clip.frames
+    assert fits_float32(path)
 
 
 def test_decode_refuses_files_without_sound(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from tests.disks import mounted
 from tests.loras import denoiser_layers, random_lora
-from timbred.errors import BadRequest, UnknownModel
+from timbred.errors import BadRequest, UnknownModel, from_foreign
 from timbred.models.lora import LoraRegistry, add
 from timbred.models.registry import build
 
@@ -145,6 +146,16 @@ def test_add_refuses_the_name_of_another_lora(registry: LoraRegistry, source: Pa
         add(source, "warm", registry, "tiny")
     with pytest.raises(BadRequest, match="is the same file as 'warm' on some systems"):
         add(source, "Warm", registry, "tiny")
+
+
+def test_add_names_a_full_disk_and_leaves_nothing(registry: LoraRegistry, source: Path, audioldm: Path) -> None:
+    random_lora(audioldm, source, rank=64)
+    registry.folder.mkdir()
+    with mounted(registry.folder, "4k"):
+        with pytest.raises(OSError, match="No space left") as caught:
+            add(source, "warm", registry, "tiny")
+        assert str(from_foreign(caught.value)).startswith(f"the disk of {registry.folder / 'warm.safetensors'} is full")
+        assert list(registry.folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["", "none", "a b", "../up", "a:b", "a#b", "CON"])

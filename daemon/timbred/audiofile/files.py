@@ -4,6 +4,8 @@ Written are WAV, FLAC, AIFF and Ogg Vorbis, with tags, loop points and tempo.
 """
 
 import io
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -75,7 +77,7 @@ def decode(path: Path, max_seconds: float = MAX_SECONDS) -> Clip:
         BadAudio: missing, not audio, empty, longer than `max_seconds`, or with NaN or infinite samples.
     """
     try:
-        with soundfile.SoundFile(str(path)) as file:
+        with _open(path) as file:
             _check_header(file, path, max_seconds)
             samples = _read_samples(file, path, max_seconds)
             rate = SampleRate(file.samplerate)
@@ -95,7 +97,7 @@ def read_header(path: Path, max_seconds: float = MAX_SECONDS) -> AudioHeader:
         BadAudio: missing, not audio, empty, or longer than `max_seconds`.
     """
     try:
-        with soundfile.SoundFile(str(path)) as file:
+        with _open(path) as file:
             _check_header(file, path, max_seconds)
             header = AudioHeader(file.samplerate, file.channels, file.frames, file.format, file.subtype)
     except (soundfile.SoundFileError, OSError, TypeError, ValueError, RuntimeError) as error:
@@ -114,7 +116,7 @@ def fits_float32(path: Path) -> bool:
         BadAudio: the file can't be read.
     """
     try:
-        with soundfile.SoundFile(str(path)) as file:
+        with _open(path) as file:
             if file.subtype not in WIDE_SUBTYPES:
                 return True
             for block in file.blocks(BLOCK_FRAMES, dtype="float64", always_2d=True):
@@ -144,6 +146,12 @@ def read_recipe(path: Path) -> Recipe:
         return msgspec.json.decode(text, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         raise BadAudio(f"{path}: its timbred recipe can't be read ({error})") from error
+
+
+def _open(path: Path) -> soundfile.SoundFile:
+    """Open an audio file, also at a path that isn't UTF-8, which soundfile takes as bytes only."""
+    name: Any = str(path) if sys.platform == "win32" else os.fsencode(path)  # its types name no bytes
+    return soundfile.SoundFile(name)
 
 
 def _check_header(file: soundfile.SoundFile, path: Path, max_seconds: float) -> None:

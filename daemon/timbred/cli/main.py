@@ -186,6 +186,46 @@ def pull_lora(
 
 
 @app.command()
+def train(
+    name: Annotated[str, typer.Argument(help="Name of the new LoRA, for requests.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(help="Folder of sounds; their captions are .txt files of the same names, or the names' words."),
+    ],
+    model: Annotated[str, typer.Option(help="Model that the LoRA is for; the default model if not given.")] = "",
+    steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Training steps.")] = 1000,
+    previews: Annotated[
+        int, typer.Option(min=0, help="Render the first caption after each so many steps; 0 for never.")
+    ] = 200,
+    rank: Annotated[int, typer.Option(min=1, max=256, help="Rank of the matrices.")] = 8,
+    batch: Annotated[int, typer.Option(min=1, max=256, help="Sounds of one step.")] = 4,
+    learning_rate: Annotated[float, typer.Option(min=1e-7, max=1, help="Learning rate.")] = 3e-4,
+    seconds: Annotated[
+        float,
+        typer.Option(min=0, help="Longest part of a sound that is used at once; 0 for the model's default length."),
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the training.")] = 0,
+    licence: Annotated[str, typer.Option(help="Licence of the LoRA, for the list.")] = "",
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Discard an interrupted training of this name and its previews.")
+    ] = False,
+    settings: Settings = None,
+    config: ConfigFile = None,
+) -> None:
+    """Make a LoRA from a folder of sounds. Ctrl-C interrupts the training; the same command continues it.
+
+    Example: timbred train warm ~/Samples/warm --model pocket
+
+    Needs the package peft, the extra `train`.
+    """
+    from timbred.cli.train import TrainingOptions
+    from timbred.cli.train import train as run
+
+    options = TrainingOptions(model, steps, previews, rank, batch, learning_rate, seconds, seed, licence, restart)
+    run(name, folder, options, config, settings or [])
+
+
+@app.command()
 def doctor(json: AsJson = False, settings: Settings = None, config: ConfigFile = None) -> None:
     """Check this installation, and print a remedy for each problem."""
     from timbred.cli.doctor import doctor as run

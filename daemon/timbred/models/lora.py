@@ -76,16 +76,12 @@ class LoraFacts(msgspec.Struct, frozen=True, kw_only=True):
         licence: Its licence.
         hash: SHA-256 of the tensors' bytes.
         scales: Factor of each layer's addition: alpha divided by the rank.
-        prompt: A caption that it was trained with; empty if unknown.
-        steps: Steps of its training; 0 if unknown.
     """
 
     model: str
     licence: str
     hash: str
     scales: dict[str, float]
-    prompt: str = ""
-    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -479,22 +475,30 @@ def add(source: Path, name: str, registry: LoraRegistry, model: str = "", licenc
             licence=licence or (before.licence if before else "unknown"),
             hash=digest,
             scales=foreign.scales,
-            prompt=before.prompt if before else "",
-            steps=before.steps if before else 0,
         )
         target = registry.folder / f"{name}{SUFFIX}"
         registry.folder.mkdir(parents=True, exist_ok=True)
         partial = registry.folder / f".{name}.partial"
-        with partial.open("wb") as file:
-            file.write(_encode_header(foreign.tensors, facts))
-            for tensor in foreign.tensors:
-                content.seek(foreign.data_start + tensor.start)
-                remaining = tensor.end - tensor.start
-                while chunk := content.read(min(remaining, _CHUNK_BYTES)):
-                    file.write(chunk)
-                    remaining -= len(chunk)
+        try:
+            _write_copy(partial, foreign, facts, content)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            error.filename = error.filename or str(target)
+            raise
     install_lora(partial, target)
     return registry.find(name)
+
+
+def _write_copy(target: Path, foreign: ForeignLora, facts: LoraFacts, content: Any) -> None:
+    """Write a LoRA with its facts; `content` is its own file, from which the matrices are copied."""
+    with target.open("wb") as file:
+        file.write(_encode_header(foreign.tensors, facts))
+        for tensor in foreign.tensors:
+            content.seek(foreign.data_start + tensor.start)
+            remaining = tensor.end - tensor.start
+            while chunk := content.read(min(remaining, _CHUNK_BYTES)):
+                file.write(chunk)
+                remaining -= len(chunk)
 
 
 def install_lora(partial: Path, target: Path) -> None:

@@ -12,7 +12,13 @@ from timbred.engine.codecs.mel_vae import MelVaeCodec
 from timbred.engine.codecs.spectral_vocoder import named_note
 from timbred.engine.diffusion.conditioning import Tensors, repeat_conditioning
 from timbred.engine.diffusion.generation import Generation, RenderedSounds, draw_order_noise, make_sampler_state
-from timbred.engine.diffusion.inpainting import encode_init_audio, keep_outside_region, match_init_level
+from timbred.engine.diffusion.inpainting import (
+    SILENT_PEAK,
+    encode_init_audio,
+    encode_samples,
+    keep_outside_region,
+    match_init_level,
+)
 from timbred.engine.diffusion.looping import decode_loops, determine_loop_kinds, is_loop_kind_due
 from timbred.engine.diffusion.outpainting import Outpainting, decode_outpainting, next_window, plan_outpainting
 from timbred.engine.diffusion.rendering import Rendering
@@ -48,6 +54,16 @@ class MelRendering(Rendering[MelVaeCodec]):
             padded=self.conditioner.padded,
             guider=self.conditioner.make_guider(order),
         )
+
+    def encode_sound(self, samples: torch.Tensor, seconds: float) -> torch.Tensor:
+        """Return the latents of a sound, (channels, frames) at the native rate, fitted to a length: one take.
+
+        It is encoded at the level that the model was trained with.
+        """
+        mono = samples.mean(dim=0)
+        peak = float(mono.abs().max())
+        level = self.codec.analysis.peak / peak if peak > SILENT_PEAK else 1.0
+        return encode_samples(mono * level, seconds, self.codec).float()
 
     def after_step(self, generation: Generation) -> None:
         """Determine the loop kinds when they are due."""

@@ -2,6 +2,8 @@
 
 from typing import Any, Generic, Protocol, TypeVar
 
+import torch
+
 from timbred.engine.codecs.chunked import PieceStream
 from timbred.engine.compile.compiled_calls import CompiledCalls, CompileQueue
 from timbred.engine.diffusion.conditioner import Conditioner
@@ -54,6 +56,10 @@ class Rendering(Generic[CodecKind]):
 
     def begin(self, order: RenderOrder, text_conditioning: Tensors) -> Generation:
         """Begin a generation, before its first step; `text_conditioning` is the text conditioning of one take."""
+        raise NotImplementedError
+
+    def encode_sound(self, samples: torch.Tensor, seconds: float) -> torch.Tensor:
+        """Return the latents of a sound, (channels, frames) at the native rate, fitted to a length: one take."""
         raise NotImplementedError
 
     def after_step(self, generation: Generation) -> None:

@@ -162,6 +162,11 @@ class WaveRendering(Rendering[WaveCodec]):
             for region in init_audio.repaint
         ]
 
+    def encode_sound(self, samples: torch.Tensor, seconds: float) -> torch.Tensor:
+        """Return the latents of a sound, (channels, frames) at the native rate, fitted to a length: one take."""
+        _, rows = self.codec.latent_layout.shape(seconds)
+        return self.codec.encode(samples, rows, make_generators((0,)))
+
     def preview(self, generation: Generation) -> RenderedSounds:
         """Decode the predicted result of the first take; of a continued waveform, all windows so far."""
         windows = generation.wave_windows
