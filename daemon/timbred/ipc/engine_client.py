@@ -29,8 +29,12 @@ ENGINE_ENVIRONMENT = {
     "LRU_CACHE_CAPACITY": "512",
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024",
     # large pages avoid thousands of page faults in each decoding; few arenas, because each load is a new thread, and
-    # an unloaded model leaves its gaps in the arena of its load
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=2",
+    # an unloaded model leaves its gaps in the arena of its load; blocks from 256 KiB are mapped one by one, because the
+    # heap retains gaps between samples and weights of many lengths, which grow for an hour
+    "GLIBC_TUNABLES": (
+        "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=2"
+        ":glibc.malloc.mmap_threshold=262144:glibc.malloc.trim_threshold=268435456"
+    ),
 }
 
 
