@@ -31,7 +31,7 @@ from timbred.models.registry import Registry, build
 from timbred.models.training_set import TrainingFiles
 
 ROOT = Path(__file__).parents[2]
-RATE = 16_000
+RATE_HZ = 16_000
 OPTIONS = TrainingOptions(
     model="tiny", steps=4, previews=2, rank=2, batch=1, learning_rate=0.01, seconds=0.5, seed=0, licence="CC0-1.0",
     restart=False,
@@ -62,9 +62,9 @@ class Trainee:
         self.loras = folder / "loras"
         self.sounds = folder / "sounds"
         self.sounds.mkdir()
-        time = np.arange(RATE // 2) / RATE
+        time = np.arange(RATE_HZ // 2) / RATE_HZ
         for number, pitch in enumerate((220, 440), start=1):
-            soundfile.write(self.sounds / f"tone-{number}.wav", 0.5 * np.sin(2 * np.pi * pitch * time), RATE)
+            soundfile.write(self.sounds / f"tone-{number}.wav", 0.5 * np.sin(2 * np.pi * pitch * time), RATE_HZ)
         settings = {"loras.folder": self.loras, "models.folder": folder / "models", "models.tiny.source": model}
         self.flags = [*(f"{name}={value}" for name, value in settings.items()), "device=cpu"]
         self.registry = LoraRegistry(self.loras, build(folder / "models", {"tiny": str(model)}))
@@ -226,7 +226,7 @@ def test_train_names_a_full_disk(trainee: Trainee) -> None:
 
 
 def test_train_that_fails_says_why_in_one_line(trainee: Trainee) -> None:
-    soundfile.write(trainee.sounds / "silence.wav", np.zeros(RATE), RATE)
+    soundfile.write(trainee.sounds / "silence.wav", np.zeros(RATE_HZ), RATE_HZ)
     status, output, errors = trainee.run("tones", "--steps", "1")
     assert (status, output) == (1, "")
     said = [line for line in errors.splitlines() if line.startswith("timbred: ")]
@@ -267,7 +267,7 @@ def test_train_refuses_wrong_values_before_it_loads_the_model(
     with pytest.raises(BadRequest, match=r"others-previews has previews of an earlier training; .* with --restart"):
         trainee.call("others")
     assert preview.read_bytes() == b"mine"
-    soundfile.write(trainee.sounds / "click.wav", np.ones(20), RATE)
+    soundfile.write(trainee.sounds / "click.wav", np.ones(20), RATE_HZ)
     with pytest.raises(BadAudio, match=r"click\.wav is 0\.0013 s long; a sound must have at least 0\.01 s"):
         trainee.call("tones2")
     (trainee.sounds / "click.wav").write_bytes(b"RIFF no sound")

@@ -20,8 +20,8 @@ from timbred.models.registry import build
 from timbred.models.training_set import TrainingOrder, TrainingReport, decode_line, encode_line, find_sounds
 from timbred.requests.loras import LoraHandlers, format_loras
 
-RATE = 16_000
-STEPS = 24
+RATE_HZ = 16_000
+STEP_COUNT = 24
 AUDIBLE_SHARE = 0.01
 """Share of a sound's peak by which training must change it: random vocoders are silent, so that it's no fixed level."""
 
@@ -31,10 +31,10 @@ def sounds(tmp_path: Path) -> Path:
     """A folder with a mono tone, captioned by its name, and stereo noise, captioned by its text."""
     folder = tmp_path / "sounds"
     folder.mkdir()
-    time = np.arange(RATE // 2) / RATE
-    soundfile.write(folder / "low_tone-01.wav", 0.5 * np.sin(2 * np.pi * 220 * time), RATE)
-    noise = np.random.default_rng(1).uniform(-0.5, 0.5, (RATE, 2))
-    soundfile.write(folder / "02.wav", noise, RATE)
+    time = np.arange(RATE_HZ // 2) / RATE_HZ
+    soundfile.write(folder / "low_tone-01.wav", 0.5 * np.sin(2 * np.pi * 220 * time), RATE_HZ)
+    noise = np.random.default_rng(1).uniform(-0.5, 0.5, (RATE_HZ, 2))
+    soundfile.write(folder / "02.wav", noise, RATE_HZ)
     (folder / "02.txt").write_text("rain on tin\n")
     return folder
 
@@ -51,7 +51,7 @@ def make_order(tmp_path: Path, sounds: Path) -> Callable[..., TrainingOrder]:
             "model_folder": str(folder),
             "loras_folder": str(tmp_path / "loras"),
             "sounds": find_sounds(sounds),
-            "steps": STEPS,
+            "steps": STEP_COUNT,
             "preview_steps": 0,
             "learning_rate": 0.03,
             "rank": 4,
@@ -88,12 +88,12 @@ def folder(request: pytest.FixtureRequest) -> Path:
 def test_train_lowers_the_loss_and_changes_the_sound(
     folder: Path, tmp_path: Path, make_order: Callable[..., TrainingOrder]
 ) -> None:
-    order = make_order(folder, preview_steps=STEPS)
+    order = make_order(folder, preview_steps=STEP_COUNT)
     reports = reports_of(order)
     losses = [report.mean_loss for report in reports if report.mean_loss is not None]
     assert losses[-1] < 0.99 * losses[0], losses
     assert [report.read for report in reports if report.read] == [1, 2]
-    assert [report.step for report in reports if report.loss is not None] == list(range(1, STEPS + 1))
+    assert [report.step for report in reports if report.loss is not None] == list(range(1, STEP_COUNT + 1))
     first, last = (soundfile.read(report.preview)[0] for report in reports if report.preview)
     assert first.shape == last.shape
     assert np.abs(first - last).max() > AUDIBLE_SHARE * np.abs(first).max() > 0
@@ -211,12 +211,12 @@ def test_train_keeps_paths_that_are_not_utf8(
 
 def test_train_leaves_out_silent_parts(audioldm: Path, sounds: Path, make_order: Callable[..., TrainingOrder]) -> None:
     tone = soundfile.read(sounds / "low_tone-01.wav")[0]
-    soundfile.write(sounds / "low_tone-01.wav", np.concatenate([tone, np.zeros(4 * RATE), tone]), RATE)
+    soundfile.write(sounds / "low_tone-01.wav", np.concatenate([tone, np.zeros(4 * RATE_HZ), tone]), RATE_HZ)
     order = make_order(audioldm, sounds=find_sounds(sounds)[1:])
     trainer = Trainer(order, load(audioldm), lambda _: None)
     trainer.read_sounds()
     assert len(trainer.examples) == 2
-    soundfile.write(sounds / "low_tone-01.wav", np.zeros(RATE), RATE)
+    soundfile.write(sounds / "low_tone-01.wav", np.zeros(RATE_HZ), RATE_HZ)
     with pytest.raises(BadAudio, match=r"low_tone-01\.wav: the sound is silent; remove it"):
         reports_of(order)
 
