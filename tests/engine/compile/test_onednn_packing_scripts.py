@@ -58,11 +58,16 @@ def test_pack_weights_keeps_the_result_of_the_plain_call() -> None:
         torch.testing.assert_close(packed(*inputs), block(*inputs), rtol=1e-5, atol=1e-5)
 
 
-def test_script_graph_frees_its_weights_with_the_call() -> None:
-    block, inputs = _Block(), _inputs()
-    packed = pack_weights(trace(_call, block, inputs), inputs)
+def _pack_and_drop() -> list[weakref.ref[torch.Tensor]]:
+    """Return references to the weights of a packed call that was called once."""
+    inputs = _inputs()
+    packed = pack_weights(trace(_call, _Block(), inputs), inputs)
     packed(*inputs)
-    weights = [weakref.ref(weight) for weight in packed.weights]
-    del packed, block
+    return [weakref.ref(weight) for weight in packed.weights]
+
+
+def test_script_graph_frees_its_weights_with_the_call() -> None:
+    weights = _pack_and_drop()
     gc.collect()
+    assert weights
     assert not any(weight() is not None for weight in weights)

@@ -18,14 +18,17 @@ class Whole:
         self.modules: list[torch.nn.Module] = [torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8))]
 
 
+def _make_whole() -> tuple[list[object], list[torch.nn.Module], list[weakref.ref[torch.nn.Module]]]:
+    """Return the sole references to a model and to its modules, and weak references to all modules in it."""
+    held = Whole()
+    return [held], list(held.modules), [weakref.ref(module) for module in held.modules[0].modules()]
+
+
 def test_deferred_free_frees_everything_before_it_reports():
     reported: list[str] = []
     releasing = DeferredFree(lambda: reported.append("memory given back"))
-    held = Whole()
-    parts = [weakref.ref(module) for module in held.modules[0].modules()]
+    whole, modules, parts = _make_whole()
     assert len(parts) == 3
-    modules, whole = list(held.modules), list[object]([held])
-    del held
 
     def then() -> None:
         reported.append(f"{sum(part() is not None for part in parts)} left")
