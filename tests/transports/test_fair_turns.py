@@ -1,6 +1,7 @@
 """Turns: steps of several connections one after the other."""
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -33,6 +34,24 @@ async def test_turns_run_steps_of_several_alternately() -> None:
     await scene()
     assert [name for name, _ in taken] == list("abcabcaca")
     assert [number for name, number in taken if name == "a"] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("turn_steps", [2, 3, 100])
+async def test_turns_run_a_step_for_each_client_of_a_connection(turn_steps: int) -> None:
+    """A turn that is longer than the loop may wait is continued where it was interrupted."""
+    order: list[str] = []
+    clock = _Clock()
+
+    def steps(name: str, count: int) -> Iterator[None]:
+        for _ in range(count):
+            order.append(name)
+            clock.now += TURN_S / turn_steps
+            yield
+
+    counts = itertools.chain([1, 3, 2], itertools.repeat(2))
+    turns = Turns(clock)
+    await asyncio.gather(turns.work(steps("a", 3)), turns.work(steps("m", 8), lambda: next(counts)))
+    assert "".join(order) == "amammmammmm"
 
 
 async def test_turns_let_the_loop_run_after_one_turns_time() -> None:

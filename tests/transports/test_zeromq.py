@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import zmq
 import zmq.asyncio
 
 from tests.transports.stage import SOUND, Stage, staged
+from timbred.transports.clients import Turns
+from timbred.transports.zeromq import ClientTurns
 
 GENERATED = ["queued", "started", "take", "done"]
 
@@ -242,3 +244,37 @@ async def test_zeromq_events_at_the_end_arrive(tmp_path: Path) -> None:
         assert [(await receive(dealer))["type"] for _ in range(3)] == ["queued", "started", "fail"]
         assert (await req.recv_json())["code"] == "shutting-down"
         assert (await sub.recv_multipart())[0] == b"fail"
+
+
+def count_after(sent: str) -> int:
+    turns = ClientTurns()
+    for name in sent:
+        turns.record(name.encode())
+    return turns.count_clients()
+
+
+@pytest.mark.parametrize(
+    ("sent", "count"),
+    [("", 1), ("a", 1), ("aaaa", 1), ("ab", 2), ("abcabc", 3), ("abcdabcdaa", 1), ("abcdabcda", 4), ("ababacbd", 4)],
+)
+def test_client_turns_count_clients_that_send_at_present(sent: str, count: int):
+    assert count_after(sent) == count
+
+
+async def test_requests_get_a_step_per_turn_for_each_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    counters: list[Callable[[], int]] = []
+    work = Turns.work
+
+    async def recorded(turns: Turns, steps: Iterator[object], count_clients: Callable[[], int]) -> None:
+        counters.append(count_clients)
+        await work(turns, steps, count_clients)
+
+    monkeypatch.setattr(Turns, "work", recorded)
+    async with connected(tmp_path) as (_, zeromq):
+        dealers = [zeromq.socket(zmq.DEALER) for _ in range(20)]
+        for _ in range(2):
+            for dealer in dealers:
+                await dealer.send_json({"type": "ping"})
+            for dealer in dealers:
+                assert (await receive(dealer))["type"] == "pong"
+    assert counters[-1]() == len(dealers)

@@ -6,7 +6,8 @@ stored.
 
 Each connection's requests are an iterator whose steps accept one request each. One step of each connection is run in
 turn, and after `TURN_S` the event loop polls its sockets again. However much one connection sends, a request of another
-one waits for at most one step of each connection with pending requests. Lines of the log are limited too.
+one waits for at most one step of each connection with pending requests. A socket with several clients gets one step for
+each of them. Lines of the log are limited too.
 """
 
 import asyncio
@@ -136,12 +137,25 @@ HEAVY_STEP_S = 0.001
 """Seconds that a step counts for if it only starts a coroutine, whose work is done after the turn."""
 
 
+def _one_client() -> int:
+    return 1
+
+
 @dataclass(eq=False, slots=True)
 class _Work:
-    """The steps of one connection, and the future that is completed at their end."""
+    """The steps of one connection.
+
+    Attributes:
+        steps: The steps.
+        ended: The future that is completed at their end.
+        count_clients: Returns the number of clients that share the connection, at least 1: its steps per turn.
+        steps_left: Steps that are left of its present turn.
+    """
 
     steps: Iterator[object]
     ended: asyncio.Future[None] | None
+    count_clients: Callable[[], int]
+    steps_left: int = 0
 
 
 class Turns:
@@ -153,22 +167,28 @@ class Turns:
         self._scheduled = False
         self._extra_s = 0.0
 
-    def add(self, steps: Iterator[object], ended: asyncio.Future[None] | None = None) -> None:
+    def add(
+        self,
+        steps: Iterator[object],
+        ended: asyncio.Future[None] | None = None,
+        count_clients: Callable[[], int] = _one_client,
+    ) -> None:
         """Run these steps in turn with those of others. An exception ends them.
 
-        `ended` is completed after the last step, or with the exception; without it, an exception is logged.
+        `ended` is completed after the last step, or with the exception; without it, an exception is logged. A turn has
+        one step for each of the `count_clients` clients.
         """
-        self._waiting.append(_Work(steps, ended))
+        self._waiting.append(_Work(steps, ended, count_clients))
         self._schedule()
 
-    async def work(self, steps: Iterator[object]) -> None:
-        """Run these steps in turn with those of others; return after the last one.
+    async def work(self, steps: Iterator[object], count_clients: Callable[[], int] = _one_client) -> None:
+        """Run these steps in turn with those of others, as in `add`; return after the last one.
 
         Raises:
             Exception: A step raised it; the remaining steps aren't run.
         """
         ended = asyncio.get_running_loop().create_future()
-        self.add(steps, ended)
+        self.add(steps, ended, count_clients)
         await ended
 
     async def begin(self) -> None:
@@ -190,9 +210,12 @@ class Turns:
         self._extra_s = 0.0
         end = self._clock() + TURN_S
         while self._waiting:
-            work = self._waiting.popleft()
-            if self._run_step(work):
-                self._waiting.append(work)
+            work = self._waiting[0]
+            work.steps_left = (work.steps_left or work.count_clients()) - 1
+            if not self._run_step(work):
+                self._waiting.popleft()
+            elif not work.steps_left:
+                self._waiting.rotate(-1)
             if self._clock() + self._extra_s >= end:
                 break
         if self._waiting:

@@ -61,6 +61,29 @@ class _Reply:
         return is_terminal(event) and answers(entry, event)
 
 
+class ClientTurns:
+    """The number of clients that send at present, by the order of their messages.
+
+    libzmq returns one message of each client with unread messages in turn, so that a client comes again after all
+    others.
+    """
+
+    def __init__(self) -> None:
+        self._current: set[bytes] = set()
+        self._last_count = 1
+
+    def record(self, routing_id: bytes) -> None:
+        """Record a message of a client."""
+        if routing_id in self._current:
+            self._last_count = len(self._current)
+            self._current.clear()
+        self._current.add(routing_id)
+
+    def count_clients(self) -> int:
+        """Return the number of clients with a message in the last complete turn or in the present one."""
+        return max(self._last_count, len(self._current))
+
+
 class Requests:
     """The ROUTER socket for requests.
 
@@ -86,6 +109,7 @@ class Requests:
         self.port = _bind(self._socket, "zmq.requests", host, port)
         self._receiving = zmq.Socket.shadow(self._socket.underlying)
         self._replies: OrderedDict[ClientId, _Reply] = OrderedDict()
+        self._turns = ClientTurns()
         self._warnings = LimitedLog(_log)
         self._reading: asyncio.Task[None] | None = None
 
@@ -111,7 +135,7 @@ class Requests:
     async def _read(self) -> None:
         while True:
             await self._socket.poll()  # for input, without a timeout
-            await self._router.turns.work(self._steps())
+            await self._router.turns.work(self._steps(), self._turns.count_clients)
 
     def _steps(self) -> Iterator[None]:
         """Accept received messages, one per step; libzmq returns one message of each client in turn."""
@@ -129,6 +153,7 @@ class Requests:
                     frames_of_message.append(frame)
                 if count % _FRAMES_PER_STEP == 0:
                     yield
+            self._turns.record(frames_of_message[0])
             self._accept(frames_of_message, count)
             yield
 
