@@ -261,7 +261,7 @@ def test_client_turns_count_clients_that_send_at_present(sent: str, count: int):
     assert count_after(sent) == count
 
 
-async def test_requests_get_a_step_per_turn_for_each_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_zeromq_gets_a_step_per_turn_for_each_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     counters: list[Callable[[], int]] = []
     work = Turns.work
 
