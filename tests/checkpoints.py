@@ -193,6 +193,15 @@ def _clap_feature_extractor() -> ClapFeatureExtractor:
     return ClapFeatureExtractor(feature_size=64, sampling_rate=48000, hop_length=7680, truncation="rand_trunc")
 
 
+def clap(folder: Path, seed: int = 0) -> Path:
+    """A CLAP as it is published alone: model, tokenizer and feature extractor in one folder."""
+    torch.manual_seed(seed)
+    tokenizer = _clap_tokenizer()
+    for part in (_clap(tokenizer), tokenizer, _clap_feature_extractor()):
+        part.save_pretrained(folder)
+    return folder
+
+
 def _audioldm2(folder: Path, tokenizer_2: Any, text_encoder_2: Any, projection: dict[str, Any] | None = None) -> Path:
     tokenizer = _clap_tokenizer()
     clap = _clap(tokenizer)

@@ -31,7 +31,7 @@ PARAMETERS = [
     {"key": "seed", "name": "Seed", "page": "Sound", "style": "Int", "default": -1, "low": -1, "high": 2147483647, "help": "random seed; the same seed gives the same sound (a whole number from 0 to 2147483647; default random, reported in `take`)"},
     {"key": "exact", "name": "Exact", "page": "Sound", "style": "Toggle", "default": 0, "help": "render each take alone with deterministic kernels (0 or 1; default 0)"},
     {"key": "takes", "name": "Takes", "page": "Sound", "style": "Int", "default": 1, "low": 1, "high": 16, "help": "number of takes (a whole number from 1 to 16; default 1)"},
-    {"key": "rank", "name": "Rank", "page": "Sound", "style": "Menu", "default": "default", "choices": ["default", "0", "1"], "help": "order the takes by similarity to the prompt, best first (0 or 1; default 1 if the model supports it)"},
+    {"key": "rank", "name": "Rank", "page": "Sound", "style": "Menu", "default": "default", "choices": ["default", "0", "1"], "help": "order the takes by similarity to the prompt, best first (0 or 1; default 1 if there is a CLAP)"},
     {"key": "init", "name": "Init", "page": "Sound", "style": "Str", "default": "", "help": "init audio, a take id or the path of an audio file (text of at most 4096 characters)"},
     {"key": "strength", "name": "Strength", "page": "Sound", "style": "Float", "default": -1, "low": -1, "high": 1, "help": "how much `init` is changed (a number from 0 to 1)"},
     {"key": "start", "name": "Start", "page": "Sound", "style": "Float", "default": -1, "low": -1, "high": 600, "help": "start of the region of `init` to regenerate, in seconds (a number from 0 to 600)"},

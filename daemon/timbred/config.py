@@ -311,7 +311,10 @@ _TEST_PREFIX = "TIMBRED_TEST_"
 OTHER_VARIABLES = frozenset({"TIMBRED_ENGINE_PROGRAM", "TIMBRED_ANSWERS_PORT", "TIMBRED_SCRIPTS"})
 """Variables that aren't settings, for tests of the daemon and for examples of bridges."""
 
-MODEL_SOURCE_HELP = "Folder in diffusers' format, or hub id, of a model that requests select by NAME."
+MODEL_SOURCE_HELP = (
+    "Folder in diffusers' format, or hub id, of a model that requests select by NAME; `clap` is the component that "
+    "ranks takes, a folder laid out as laion/clap-htsat-unfused."
+)
 
 
 @dataclass(frozen=True)

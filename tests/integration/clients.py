@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import socket
+import time
 from collections.abc import Generator
 
 from tests.integration import osc
@@ -71,6 +72,15 @@ class Client:
         """Prove that no event waits: all that was sent before is answered before a `sync` is."""
         number = next(_numbers)
         assert self.ask("sync", number) == Reply("synced", "i", (number,))
+
+    def until_alike(self, take: Value, *others: Value) -> None:
+        """Ask for the takes like this one until these are among them: takes are indexed after they are delivered."""
+        deadline = time.monotonic() + TIMEOUT_S
+        alike: set[Value] = set()
+        while not alike.issuperset(others):
+            assert time.monotonic() < deadline, f"only {alike} are like {take}"
+            self.say("takes", "@like", take)
+            alike = {event.arguments[8] for event in self.until("done", id="takes") if event.name == "take"}
 
     def make_take(self, *words: Value | Tagged) -> Reply:
         """One finished sound; its `take` event."""

@@ -136,9 +136,7 @@ def test_models_send_ranked_takes_best_first(performer: UdpClient) -> None:
 
 def test_models_store_embeddings_for_search_by_sound(performer: UdpClient) -> None:
     bell, gong, _ = (performer.make_take(words, "@seed", 5).arguments[8] for words in ("bell", "gong", "hat"))
-    performer.say("takes", "@like", bell)
-    alike = [event.arguments[8] for event in performer.until("done") if event.name == "take"]
-    assert gong in alike, "no word is shared"
+    performer.until_alike(bell, gong)  # they share no word
 
 
 def test_models_cancel_a_running_sound_at_its_next_step(performer: UdpClient) -> None:

@@ -100,7 +100,6 @@ def test_resolve_renders_at_least_the_models_shortest_length():
         ({"format": "ogg", "bits": 16}, "bits"),
         ({"format": "flac", "bits": 32}, "bits"),
         ({"transcription": "hello"}, "transcription: small doesn't speak"),
-        ({"rank": 1}, "rank: small can't compare"),
         ({"to": "none"}, "to: got none"),
         ({"mix": 0.5}, "mix: it goes with prompt2"),
         ({"weights": "bell:2"}, "weights: 'bell' isn't a word of the prompt"),

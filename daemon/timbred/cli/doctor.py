@@ -20,6 +20,7 @@ from timbred.cli.serve import run, running_daemon, settings_from
 from timbred.cli.terminal import error_console, show
 from timbred.config import Config
 from timbred.ipc.isolation import child_environment, python_command, safe_folder
+from timbred.models.clap import CLAP_NAME, ClapEntry
 from timbred.models.registry import build
 from timbred.protocol import messages as m
 from timbred.storage.database import check_database
@@ -189,7 +190,8 @@ def _folders(config: Config) -> Iterator[Finding]:
 
 
 def _models(config: Config) -> Iterator[Finding]:
-    for entry in build(config.models_folder, config.sources).entries.values():
+    registry = build(config.models_folder, config.sources)
+    for entry in registry.entries.values():
         name = entry.card.name
         default = name == config["models.default"]
         what = f"model {name}" + (" (default)" if default else "")
@@ -200,6 +202,18 @@ def _models(config: Config) -> Iterator[Finding]:
             is_needed = default or name in config.sources
             message = str(error) if is_needed else "not downloaded"
             yield Finding(what, "bad" if is_needed else "note", message, entry.remedy)
+    if registry.clap is not None:
+        yield _clap(registry.clap)
+
+
+def _clap(entry: ClapEntry) -> Finding:
+    what = f"component {CLAP_NAME}"
+    try:
+        inspected = entry.inspect()
+    except errors.TimbredError as error:
+        absent = "not downloaded: takes are ranked only where their model has a CLAP of its own"
+        return Finding(what, "note", str(error) if entry.folder.exists() else absent, entry.remedy)
+    return Finding(what, "good", f"{inspected.weight_bytes / 1e6:.0f} MB, ranks takes and finds similar ones")
 
 
 CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (

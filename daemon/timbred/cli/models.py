@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatch
 from pathlib import Path
@@ -19,6 +20,7 @@ from timbred.filenames import comparison_key, name_fault
 from timbred.ipc.isolation import child_environment, python_command, safe_folder
 from timbred.models import install as installed
 from timbred.models.checkpoint import INDEX_NAME
+from timbred.models.clap import CLAP_LICENCE, CLAP_NAME, CLAP_TASK, ClapEntry
 from timbred.models.install import INSTALLED_PATTERNS, begin_install, check_file, finish, install, staging_for
 from timbred.models.lora import LoraEntry, LoraRegistry, add
 from timbred.models.registry import Entry, Registry, build
@@ -32,7 +34,10 @@ COLUMNS = {"name": "name", "state": "state", "task": "task", "native_rate": "Hz"
 def models(as_json: bool, file: Path | None, flags: list[str]) -> None:
     """Print the models. Reads their folders itself, without a daemon."""
     config = settings_from(file, flags)
-    rows = [_row(entry) for entry in build(config.models_folder, config.sources).entries.values()]
+    registry = build(config.models_folder, config.sources)
+    rows = [_row(entry) for entry in registry.entries.values()]
+    if registry.clap is not None:
+        rows.append(_clap_row(registry.clap))
     show(rows, COLUMNS, as_json, "no models")
 
 
@@ -54,6 +59,19 @@ def _row(entry: Entry) -> dict[str, Any]:
     return {**row, "memory_mb": round(checkpoint.weight_bytes / 1e6, 1), "remark": remark}
 
 
+def _clap_row(entry: ClapEntry) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "name": CLAP_NAME, "title": "CLAP", "state": "available", "task": CLAP_TASK, "licence": CLAP_LICENCE,
+        "selling": "", "native_rate": None, "channels": None, "max_seconds": None, "source": entry.source,
+        "folder": str(entry.folder), "memory_mb": None, "remark": "",
+    }  # fmt: skip
+    try:
+        inspected = entry.inspect()
+    except errors.TimbredError as error:
+        return {**row, "state": "missing", "remark": str(error) if entry.folder.exists() else entry.remedy}
+    return {**row, "native_rate": inspected.rate, "memory_mb": round(inspected.weight_bytes / 1e6, 1)}
+
+
 def _is_absent(entry: Entry) -> bool:
     return not (entry.folder / INDEX_NAME).exists()
 
@@ -73,13 +91,32 @@ def pull(name: str, source: Path | None, file: Path | None, flags: list[str]) ->
     models = build(config.models_folder, config.sources)
     if source is not None:
         folder = config.models_folder / _check_name(name, models)
-        _install(name, expand_user(source), folder, known=name in models.entries)
+        _install(name, expand_user(source), folder, known=name in models.entries or name == CLAP_NAME)
         return
+    download = _download_of(name, models)
+    if not download.source or Path(download.source).is_absolute():
+        raise errors.BadRequest(f"{name} is a local folder ({download.folder}): there is nothing to download")
+    _fetch(download)
+    print(download.folder)
+
+
+@dataclass(frozen=True)
+class _Download:
+    """A download from the hub: its name, hub id, licence, folder, and the patterns of its files."""
+
+    name: str
+    source: str
+    licence: str
+    folder: Path
+    patterns: tuple[str, ...] = INSTALLED_PATTERNS
+
+
+def _download_of(name: str, models: Registry) -> _Download:
+    if name == CLAP_NAME and models.clap is not None:
+        patterns = tuple(pattern for pattern in INSTALLED_PATTERNS if pattern != "*.bin")
+        return _Download(name, models.clap.source, CLAP_LICENCE, models.clap.folder, patterns)
     entry = models[name]
-    if not entry.card.source or Path(entry.card.source).is_absolute():
-        raise errors.BadRequest(f"{name} is a local folder ({entry.folder}): there is nothing to download")
-    _fetch(entry)
-    print(entry.folder)
+    return _Download(name, entry.card.source, entry.card.licence, entry.folder)
 
 
 def _check_name(name: str, models: Registry) -> str:
@@ -108,18 +145,18 @@ def _install(name: str, source: Path, folder: Path, known: bool) -> None:
     print(folder)
 
 
-def _fetch(entry: Entry) -> None:
+def _fetch(download: _Download) -> None:
     """Download a model from the hub into a staging folder, then rename it to the model's folder."""
     import huggingface_hub
 
-    name, source = entry.card.name, entry.card.source
-    staging = staging_for(entry.folder)
-    begin_install(staging, entry.folder, ["hub", source])
-    error_console().print(f"downloading {source} into {entry.folder} ({entry.card.licence})")
+    name, source, patterns = download.name, download.source, download.patterns
+    staging = staging_for(download.folder)
+    begin_install(staging, download.folder, ["hub", source])
+    error_console().print(f"downloading {source} into {download.folder} ({download.licence})")
     try:
-        hashes = _hashes(huggingface_hub.HfApi().model_info(source, files_metadata=True))
+        hashes = _hashes(huggingface_hub.HfApi().model_info(source, files_metadata=True), patterns)
         # shows a progress bar, and resumes an interrupted download
-        huggingface_hub.snapshot_download(source, local_dir=staging, allow_patterns=list(INSTALLED_PATTERNS))
+        huggingface_hub.snapshot_download(source, local_dir=staging, allow_patterns=list(patterns))
     except Exception as error:  # the hub's client raises many types
         raise errors.MissingWeights(
             f"{name} can't be downloaded from {source}: {errors.first_line(error)}; check the network, or "
@@ -129,9 +166,9 @@ def _fetch(entry: Entry) -> None:
         check_file(staging, path, expected, name)
     shutil.rmtree(staging / ".cache", ignore_errors=True)  # written by the hub's client into the staging folder
     for file in sorted(staging.rglob("*")):
-        if file.is_file() and any(fnmatch(file.name, pattern) for pattern in INSTALLED_PATTERNS):
+        if file.is_file() and any(fnmatch(file.name, pattern) for pattern in patterns):
             installed.record_file(staging, file)
-    _report_kept(finish(staging, entry.folder, name))
+    _report_kept(finish(staging, download.folder, name))
 
 
 def _report_kept(before: Path | None) -> None:
@@ -139,12 +176,12 @@ def _report_kept(before: Path | None) -> None:
         error_console().print(f"the previous folder contained files that timbred didn't write; it was kept as {before}")
 
 
-def _hashes(information: Any) -> dict[str, str]:
+def _hashes(information: Any, patterns: tuple[str, ...]) -> dict[str, str]:
     """Return the SHA-256 hashes of all large files by name, as the hub lists them."""
     return {
         file.rfilename: file.lfs.sha256
         for file in information.siblings or []
-        if file.lfs is not None and any(fnmatch(file.rfilename, pattern) for pattern in INSTALLED_PATTERNS)
+        if file.lfs is not None and any(fnmatch(file.rfilename, pattern) for pattern in patterns)
     }
 
 

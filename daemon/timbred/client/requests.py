@@ -99,7 +99,7 @@ class KeysOfSound(KeysOfPlaying, total=False):
     takes: int
     """number of takes (a whole number from 1 to 16; default 1)."""
     rank: bool
-    """order the takes by similarity to the prompt, best first (0 or 1; default 1 if the model supports it)."""
+    """order the takes by similarity to the prompt, best first (0 or 1; default 1 if there is a CLAP)."""
     init: str
     """init audio, a take id or the path of an audio file (text of at most 4096 characters)."""
     strength: float

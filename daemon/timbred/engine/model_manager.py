@@ -4,8 +4,9 @@ import gc
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,13 +17,15 @@ from timbred import errors
 from timbred.engine import device
 from timbred.engine.compile.compiled_calls import CompileQueue
 from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.clap import Clap, load_clap
 from timbred.engine.families.component_loader import SharedComponents
 from timbred.engine.families.factory import estimate_memory_needs, make_resident
 from timbred.engine.memory.device_memory import DeviceMemory, Resident, choose_evicted
 from timbred.engine.memory.model_loader import DeferredFree, Loader, LoadPacer, LoadResult
-from timbred.ipc.engine_messages import ModelSource, ResidentModel
+from timbred.ipc.engine_messages import ModelSource, RenderJob, ResidentModel
 from timbred.ipc.heap import release_free_memory
-from timbred.models import checkpoint
+from timbred.models import checkpoint, clap
+from timbred.models.checkpoint import count_values
 
 log = logging.getLogger("timbred.engine")
 
@@ -49,7 +52,10 @@ class MemoryRequested:
     done: "Future[None]" = field(default_factory=Future["None"])
 
 
-ManagerMessage = LoadResult[LatentDiffusion] | MemoryReleased | MemoryRequested
+LoadedPart = LatentDiffusion | Clap
+"""A model, or the component that compares takes."""
+
+ManagerMessage = LoadResult[LoadedPart] | MemoryReleased | MemoryRequested
 """Posted to the scheduler's queue by the manager's own threads."""
 
 
@@ -88,7 +94,7 @@ class ModelManager:
             max_bytes=int(COMPILED_BUDGET_SHARE * self.budget_bytes),
             without_gil=self.load_pacer.without_gil,
         )
-        self.loader: Loader[LatentDiffusion] = Loader(self._load, post)
+        self.loader: Loader[LoadedPart] = Loader(self._load, post)
         self.deferred_free = DeferredFree(self.free_cached_memory)
         self._device = compute_device
         self._post = post
@@ -97,6 +103,8 @@ class ModelManager:
         self._loading_bytes: dict[str, int] = {}
         self._module_count = 0
         self._last_used: dict[str, float] = {}
+        self._clap: Clap | None = None
+        self._unusable_claps: set[str] = set()
 
     def get(self, name: str) -> LatentDiffusion | None:
         """Return a resident model, and mark it as used now."""
@@ -109,15 +117,53 @@ class ModelManager:
         """Return the memory of every resident model, in bytes."""
         return tuple(resident_size(name, model) for name, model in tuple(self.resident.items()))
 
-    def finish_load(self, result: LoadResult[LatentDiffusion]) -> LatentDiffusion | None:
-        """Make a loaded model resident; returns None when its load failed."""
+    def finish_load(self, result: LoadResult[LoadedPart]) -> LatentDiffusion | None:
+        """Make a loaded model resident; returns None when its load failed, and for the CLAP component."""
         self._freeze_imports()
-        if result.model is None:
+        name, loaded = result.source.name, result.model
+        if loaded is None:
+            if name == clap.CLAP_NAME:
+                self._unusable_claps.add(result.source.folder)
+                log.warning("takes aren't compared by %s: %s", result.source.folder, result.error)
             return None
-        result.model.move_to_device()  # an unload in the meantime may have dropped components that both models share
-        self.resident[result.source.name] = result.model
-        self._last_used[result.source.name] = time.monotonic()
-        return result.model
+        self._last_used[name] = time.monotonic()
+        if isinstance(loaded, Clap):
+            self._memory.add(loaded.modules)
+            self._clap = loaded
+            return None
+        loaded.move_to_device()  # an unload in the meantime may have dropped components that both models share
+        self.resident[name] = loaded
+        return loaded
+
+    def clap_for(self, render: RenderJob) -> Clap | None:
+        """Return the CLAP that compares a job's takes, and mark it as used now; None for none, or one being loaded.
+
+        The installed component comes first, so that takes of all models are compared by the same. Then the model's
+        own, then that of another resident model that knows sounds of all kinds.
+        """
+        if self._must_load_clap(render.clap):
+            return None
+        if render.clap is not None and self._clap is not None:
+            self._last_used[clap.CLAP_NAME] = time.monotonic()
+            return self._clap
+        own = self.resident.get(render.model.name)
+        if own is not None and own.clap is not None:
+            return own.clap
+        return next((lender.clap for lender in self.resident.values() if lender.lends_clap), None)
+
+    def request_clap(self, render: RenderJob) -> bool:
+        """Have the installed component loaded unless it is in memory or unusable.
+
+        Returns:
+            True if it is being loaded.
+        """
+        if render.clap is None or not self._must_load_clap(render.clap):
+            return False
+        self.loader.request_load(render.clap, render.rank)
+        return True
+
+    def _must_load_clap(self, installed: ModelSource | None) -> bool:
+        return installed is not None and self._clap is None and installed.folder not in self._unusable_claps
 
     def _freeze_imports(self) -> None:
         """Exclude library modules that a load imported from later collections: visiting them takes 0.3 s."""
@@ -130,9 +176,13 @@ class ModelManager:
         """Drop a model; `MemoryReleased` is posted once its memory is free, also when it was not resident."""
         modules: list[torch.nn.Module] = []
         owners: list[object] = []
-        if name in self.resident:
+        if name in self._holders:
             modules += self._unshared_modules(name)
-            owners.append(self.resident.pop(name))
+            if name in self.resident:
+                owners.append(self.resident.pop(name))
+            else:
+                owners.append(self._clap)
+                self._clap = None
             self._memory.drop(modules)
         self.deferred_free.release(owners, modules, partial(self._post, MemoryReleased(name)))
 
@@ -145,7 +195,7 @@ class ModelManager:
         self._loading_bytes[request.name] = request.added_bytes
         self.compile_queue.free_bytes(self._reserved_bytes + self.compile_queue.copied_bytes - self.budget_bytes)
         busy = set(in_use)
-        unshared = {name: self._unshared_bytes(name) for name in self.resident}
+        unshared = {name: self._unshared_bytes(name) for name in self._holders}
         candidates = [
             Resident(name, size, self._last_used.get(name, 0.0), name in busy or not size)
             for name, size in unshared.items()
@@ -171,39 +221,38 @@ class ModelManager:
         """Tell whether all models and copies of weights are within the budget."""
         return self._reserved_bytes + self.compile_queue.copied_bytes <= self.budget_bytes
 
+    @property
+    def _holders(self) -> dict[str, LoadedPart]:
+        """The resident models, and the CLAP component under its name if it is in memory."""
+        return {**self.resident, **({} if self._clap is None else {clap.CLAP_NAME: self._clap})}
+
     def _unshared_modules(self, name: str) -> list[torch.nn.Module]:
         """Return the components that only this model has."""
-        others = {id(part) for other, model in self.resident.items() if other != name for part in model.modules}
-        return [part for part in self.resident[name].modules if id(part) not in others]
+        holders = self._holders
+        others = {id(part) for other, holder in holders.items() if other != name for part in holder.modules}
+        return [part for part in holders[name].modules if id(part) not in others]
 
     def _unshared_bytes(self, name: str) -> int:
         """Return the bytes that only this model holds."""
         return sum(self._memory.size_bytes(part) for part in self._unshared_modules(name))
 
-    def _load(self, source: ModelSource, report_progress: Callable[[float], None]) -> LatentDiffusion:
-        """Load a model; runs in the loader's thread."""
+    def _load(self, source: ModelSource, report_progress: Callable[[float], None]) -> LoadedPart:
+        """Load a model or the CLAP component; runs in the loader's thread."""
         with self.load_pacer.load():
             return self._load_paced(source, report_progress)
 
-    def _load_paced(self, source: ModelSource, report_progress: Callable[[float], None]) -> LatentDiffusion:
+    def _load_paced(self, source: ModelSource, report_progress: Callable[[float], None]) -> LoadedPart:
         if self._device.torch_device.type == "cpu":
             torch.set_num_threads(1)  # more would compete for cores with the thread that generates
+        if source.name == clap.CLAP_NAME:
+            return self._load_clap(source)
         inspected = checkpoint.inspect(Path(source.folder), source.name, "check the model's folder")
         if inspected.pickled:
             parts = ", ".join(inspected.pickled)
             log.warning("%s has .bin weights (%s); once: timbred models convert %s", source.name, parts, source.name)
         precision = self._device.precision
         needs = estimate_memory_needs(inspected, source.name, precision, self._shared_components)
-        if needs.largest_stage_bytes > self.budget_bytes:
-            raise errors.OutOfMemory(
-                f"{source.name} needs {needs.largest_stage_bytes / 1e6:.4g} MB at the same time, and models may use "
-                f"{self.budget_bytes / 1e6:.4g} MB on this device; raise engine.memory if the device has more, "
-                "or use a smaller model"
-            )
-        request = MemoryRequested(source.name, needs.added_bytes)
-        self._post(request)
-        request.done.result()
-        try:
+        with self._reserve(source.name, needs.added_bytes, needs.largest_stage_bytes):
             model = make_resident(
                 inspected,
                 source.name,
@@ -213,12 +262,40 @@ class ModelManager:
                 self._shared_components,
                 self._memory,
             )
-        finally:
-            del self._loading_bytes[source.name]
         model.use_compile_queue(self.compile_queue)
         if self._device.torch_device.type == "cpu":
             _warm_up(model, source.name)
         return model
+
+    def _load_clap(self, source: ModelSource) -> Clap:
+        inspected = clap.inspect(Path(source.folder), "install it again")
+        needed_bytes = count_values(list(inspected.files[1:])) * self._device.precision.itemsize
+        with self._reserve(source.name, needed_bytes, needed_bytes):
+            loaded = load_clap(inspected, self._device.precision, self._shared_components, self._memory)
+            self._memory.add(loaded.modules)
+        loaded.stages.compile_queue = self.compile_queue
+        return loaded
+
+    @contextmanager
+    def _reserve(self, name: str, added_bytes: int, largest_bytes: int) -> Generator[None]:
+        """Have memory freed for a load, which takes `largest_bytes` at the same time.
+
+        Raises:
+            OutOfMemory: The budget is smaller.
+        """
+        if largest_bytes > self.budget_bytes:
+            raise errors.OutOfMemory(
+                f"{name} needs {largest_bytes / 1e6:.4g} MB at the same time, and models may use "
+                f"{self.budget_bytes / 1e6:.4g} MB on this device; raise engine.memory if the device has more, "
+                "or use a smaller model"
+            )
+        request = MemoryRequested(name, added_bytes)
+        self._post(request)
+        request.done.result()
+        try:
+            yield
+        finally:
+            del self._loading_bytes[name]
 
 
 def _warm_up(model: LatentDiffusion, name: str) -> None:
@@ -231,7 +308,7 @@ def _warm_up(model: LatentDiffusion, name: str) -> None:
 
 def resident_size(name: str, model: LatentDiffusion) -> ResidentModel:
     """Return a model's memory in bytes, including shared components and the copies of its weights."""
-    return ResidentModel(name=name, memory=model.weight_bytes + model.copied_bytes)
+    return ResidentModel(name=name, memory=model.weight_bytes + model.copied_bytes, lends_clap=model.lends_clap)
 
 
 IDLE_DELAY_S = 2.0

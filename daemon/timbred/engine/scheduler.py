@@ -4,6 +4,7 @@ A job waits for its model, takes its denoising steps together with others of the
 its audio, a failure or a cancellation:
 
     waiting for its model -> denoising -> rendered
+                                       -> waiting to be ranked -> rendered
                                        -> streaming from the vocoder -> rendered
     any of these -> failed, cancelled
 """
@@ -15,7 +16,7 @@ import queue
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -36,9 +37,11 @@ from timbred.engine.batching import (
 from timbred.engine.codecs.chunked import PieceStream
 from timbred.engine.diffusion.generation import Generation, RenderedSounds, join_takes
 from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.clap import EmbeddingTask, TakeEmbedder, is_to_be_ranked
 from timbred.engine.ipc import DaemonLink
 from timbred.engine.memory.model_loader import LoadResult
 from timbred.engine.model_manager import (
+    LoadedPart,
     ManagerMessage,
     MemoryReleased,
     MemoryRequested,
@@ -48,6 +51,7 @@ from timbred.engine.model_manager import (
 )
 from timbred.ipc import engine_messages
 from timbred.ipc.child_exit import exit_immediately
+from timbred.models.clap import CLAP_NAME
 
 log = logging.getLogger("timbred.engine")
 
@@ -80,6 +84,7 @@ class EngineJob:
         last_step_at: When the latest step ended, on the same clock.
         reported_steps: Finished steps sent last.
         reported_progress: Load progress sent last, 0 to 1; -1 before the first report.
+        is_ranking: True while its takes wait to be ranked.
     """
 
     render: engine_messages.RenderJob
@@ -93,6 +98,12 @@ class EngineJob:
     preview_due: bool = False
     rendered: list[RenderedSounds] = field(default_factory=list[RenderedSounds])
     finished_steps: int = 0
+    is_ranking: bool = False
+
+    @property
+    def is_active(self) -> bool:
+        """True while it is denoised or streamed."""
+        return self.generation is not None and not self.is_ranking
 
     @property
     def orders(self) -> tuple[engine_messages.RenderOrder, ...]:
@@ -177,6 +188,7 @@ class EngineScheduler:
         self.link = DaemonLink(address, heartbeat_s, self.heartbeat)
         self.models = ModelManager(compute_device, budget_bytes, self.link.inbox.put, compile_setting, cache_folder)
         self.upkeep = Upkeep(self.models.deferred_free.call_after)
+        self.embedder = TakeEmbedder(self.models)
 
     def run(self) -> None:
         """Run until the daemon sends `QuitEngine`."""
@@ -216,7 +228,8 @@ class EngineScheduler:
     def _take_messages(self) -> bool:
         """Handle all waiting messages, and wait for one while no job can step; False after `QuitEngine`."""
         while True:
-            idle = not any(job.generation for job in self.jobs.values())
+            active = self._active_ranks()
+            idle = not active and self.embedder.next(active) is None
             try:
                 timeout = LOAD_PROGRESS_INTERVAL_S if self.jobs else self.upkeep.due_in_s
                 message = self.link.inbox.get(block=idle, timeout=timeout)
@@ -247,7 +260,8 @@ class EngineScheduler:
             case LoadResult():
                 self._finish_load(message)
             case MemoryRequested():
-                self.models.make_room(message, in_use=[job.model_name for job in self.jobs.values()])
+                in_use = [job.model_name for job in self.jobs.values()]
+                self.models.make_room(message, in_use + [CLAP_NAME] * self.embedder.is_ranking)
             case MemoryReleased(name=name):
                 self.link.send(engine_messages.ModelUnloaded(name=name))
             case engine_messages.SetYield(frame_rate=frame_rate):
@@ -262,8 +276,12 @@ class EngineScheduler:
         else:
             self.link.send(engine_messages.ModelLoaded(model=resident_size(source.name, model)))
 
-    def _finish_load(self, result: LoadResult[LatentDiffusion]) -> None:
+    def _finish_load(self, result: LoadResult[LoadedPart]) -> None:
         name = result.source.name
+        if name == CLAP_NAME:
+            self.models.finish_load(result)
+            self.embedder.resume()
+            return
         waiting = [job for job in self.jobs.values() if job.generation is None and job.model_name == name]
         model = self.models.finish_load(result)
         if model is None:
@@ -291,6 +309,9 @@ class EngineScheduler:
             job.last_step_at = time.perf_counter()
         except Exception as error:  # noqa: BLE001  a model's error ends this job only
             self._fail(job, error)
+            return
+        if is_to_be_ranked(job.render.order):
+            self.models.request_clap(job.render)
 
     def _begin_next(self, job: EngineJob, model: LatentDiffusion) -> None:
         """Begin the first of a job's orders that is not rendered yet."""
@@ -330,18 +351,24 @@ class EngineScheduler:
 
     def _remove(self, job: EngineJob) -> None:
         del self.jobs[job.number]
+        self.embedder.drop_ranking(job.number)
         self.link.forget(job.number)
 
+    def _active_ranks(self) -> list[int]:
+        """Return the ranks of the jobs that are denoised or streamed."""
+        return [job.render.rank for job in self.jobs.values() if job.is_active]
+
     def _step(self) -> None:
-        """Run one step of the jobs whose turn it is, and decode those that are done."""
+        """Run one step of the jobs whose turn it is, decode those that are done, and embed the take that is due."""
         self._drop_cancelled()
         self._report_load_progress()
         self._stream_next_piece()
-        ready = [job for job in self.jobs.values() if job.generation is not None and job.stream is None]
+        ready = [job for job in self.jobs.values() if job.is_active and job.stream is None]
         chosen = {entry.number for entry in next_batch([job.candidate() for job in ready], self.max_batch_rows)}
         batch = [job for job in ready if job.number in chosen]
         if batch:
             self._step_batch(batch)
+        self._embed_next_take()
 
     def _step_batch(self, batch: list[EngineJob]) -> None:
         model = self.models.resident[batch[0].model_name]
@@ -383,8 +410,7 @@ class EngineScheduler:
         No other job and no render loop may be waiting, nobody may need its progress for a preview or a deadline, and
         earlier steps of such a job must have been short enough.
         """
-        generating = sum(job.generation is not None for job in self.jobs.values())
-        if generating != 1 or self.frame_rate:
+        if len(self._active_ranks()) != 1 or self.frame_rate:
             return False
         job = batch[0]
         order, generation = job.render.order, job.generation
@@ -463,7 +489,7 @@ class EngineScheduler:
             )
             self.link.send(message, piece.samples[0].numpy().tobytes())
         if stream.done:
-            self._send_audio(job, RenderedSounds(stream.waveforms.numpy(), stream.rate), [(0, None)])
+            self._send_audio(job, EmbeddingTask(job.render, RenderedSounds(stream.waveforms.numpy(), stream.rate)))
 
     def _finish(self, job: EngineJob, generation: Generation, model: LatentDiffusion) -> None:
         """Decode a finished generation unless it has another window; then begin the next take, if any."""
@@ -486,13 +512,14 @@ class EngineScheduler:
                 self._begin_next(job, model)
                 return
             sounds = join_takes(job.rendered)
-            if job.render.order.rank and len(job.render.order.seeds) > 1:
-                sounds = replace(sounds, embeddings=model.embed_takes(sounds))
-            ranked = _rank_takes(job.render.order, sounds, model)
         except Exception as error:  # noqa: BLE001  a model's error ends this job only
             self._fail(job, error)
             return
-        self._send_audio(job, sounds, ranked)
+        if is_to_be_ranked(job.render.order):
+            job.is_ranking = True
+            self.embedder.add(EmbeddingTask(job.render, sounds, ranks=True))
+        else:
+            self._send_audio(job, EmbeddingTask(job.render, sounds))
 
     def _begin_stream(self, job: EngineJob, generation: Generation, model: LatentDiffusion) -> None:
         try:
@@ -502,11 +529,26 @@ class EngineScheduler:
             return
         self._stream_next_piece()
 
-    def _send_audio(self, job: EngineJob, sounds: RenderedSounds, ranked: list[tuple[int, float | None]]) -> None:
+    def _embed_next_take(self) -> None:
+        """Embed the take that is due, and send what is complete then."""
+        task = self.embedder.step(self._active_ranks())
+        if task is None:
+            return
+        job = self.jobs.get(task.render.job)
+        if task.ranks and job is not None:
+            self._send_audio(job, task)
+        elif not task.ranks:
+            self._send_embeddings(task)
+        if task.error is not None and is_fatal(task.error):
+            self.link.close()
+            exit_immediately(FATAL_EXIT_STATUS)
+
+    def _send_audio(self, job: EngineJob, task: EmbeddingTask) -> None:
+        """Send a job's takes, best first if they are ranked; their embeddings follow."""
         self.durations.record(("decode", job.workload), time.perf_counter() - job.last_step_at)
         self._remove(job)
         self.max_length.record_success(job.model_name, job.render.order.seconds)
-        seeds = job.render.order.seeds
+        seeds, sounds, ranked = job.render.order.seeds, task.sounds, task.ranked
         rendered = engine_messages.JobRendered(
             job=job.number,
             rate=sounds.rate,
@@ -517,19 +559,19 @@ class EngineScheduler:
             looped=tuple(sounds.looped[index] for index, _ in ranked if sounds.looped),
         )
         self.link.send(rendered, *(sounds.waveforms[index].tobytes() for index, _ in ranked))
-        if job.render.order.embed_takes:
-            self._send_embeddings(job, sounds, [index for index, _ in ranked])
-
-    def _send_embeddings(self, job: EngineJob, sounds: RenderedSounds, order: list[int]) -> None:
-        """Send the embeddings of the takes, after their audio; an empty `ear` means that there are none."""
-        try:
-            embeddings = sounds.embeddings or self.models.resident[job.model_name].embed_takes(sounds)
-        except Exception as error:  # noqa: BLE001  the audio is already sent
-            log.warning("job %d has no embedding and can't be found by similarity: %s", job.number, error)
-            self.link.send(engine_messages.EmbeddingsReady(job=job.number, ear=""))
+        if not job.render.order.embed_takes:
             return
-        vectors = (embeddings.vectors[index].tobytes() for index in order)
-        self.link.send(engine_messages.EmbeddingsReady(job=job.number, ear=embeddings.encoder_id), *vectors)
+        task.order = [index for index, _ in ranked]
+        if task.ranks:
+            self._send_embeddings(task)
+        else:
+            self.embedder.add(task)
+
+    def _send_embeddings(self, task: EmbeddingTask) -> None:
+        """Send the embeddings of a job's takes, after their audio; an empty `ear` means that there are none."""
+        vectors = (task.vectors[index].tobytes() for index in task.order if task.is_done)
+        ear = task.encoder_id if task.is_done else ""
+        self.link.send(engine_messages.EmbeddingsReady(job=task.render.job, ear=ear), *vectors)
 
     def _fail(self, job: EngineJob, error: Exception) -> None:
         wire_error = _wire_error(error)
@@ -547,17 +589,6 @@ class EngineScheduler:
         self.max_length.record_failure(name, seconds)
         advice = self.max_length.suggest_length(name, seconds)
         return errors.OutOfMemory(f"{error}; {seconds:.3g} s is too long for {name} here, try {advice:.3g} s")
-
-
-def _rank_takes(
-    order: engine_messages.RenderOrder, sounds: RenderedSounds, model: LatentDiffusion
-) -> list[tuple[int, float | None]]:
-    """Return the takes' indices, best first, each with its score; in the order of the seeds where nothing is ranked."""
-    if not order.rank or sounds.embeddings is None:
-        return [(index, None) for index in range(len(order.seeds))]
-    scores = model.score_takes(order.inputs.prompt, sounds.embeddings)
-    best_first = sorted(range(len(scores)), key=lambda index: scores[index], reverse=True)
-    return [(index, scores[index]) for index in best_first]
 
 
 def _wire_error(error: Exception) -> errors.TimbredError:

@@ -6,7 +6,7 @@ one: float32 little-endian samples.
 
 import msgspec
 
-WIRE_VERSION = 12
+WIRE_VERSION = 13
 """Increased whenever a message changes; a daemon refuses an engine of another version."""
 
 ENGINE_HEARTBEAT_INTERVAL_S = 1.0
@@ -152,7 +152,7 @@ class RenderJob(EngineMessage, frozen=True, kw_only=True):
 
     The model is loaded first if it isn't resident. `rank` is 0 for live, 1 for normal, 2 for background: jobs of a
     lower rank take their steps first. `within` is a deadline in seconds: other jobs wait once there is no time to
-    spare.
+    spare. `clap` is the installed component that compares takes.
     """
 
     job: int
@@ -160,6 +160,7 @@ class RenderJob(EngineMessage, frozen=True, kw_only=True):
     order: RenderOrder
     rank: int = 1
     within: float | None = None
+    clap: ModelSource | None = None
 
 
 class CancelJob(EngineMessage, frozen=True, kw_only=True):
@@ -198,10 +199,11 @@ class EngineCannotStart(EngineMessage, frozen=True, kw_only=True):
 
 
 class ResidentModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A model in memory."""
+    """A model in memory; with `lends_clap`, its CLAP compares the takes of other models too."""
 
     name: str
     memory: int
+    lends_clap: bool = False
 
 
 class EngineHeartbeat(EngineMessage, frozen=True, kw_only=True):

@@ -70,7 +70,7 @@ def inspect(folder: Path, name: str, remedy: str) -> Checkpoint:
     parts = [part for part, component in family.components.items() if not component.is_optional or _has(index, part)]
     classes = {part: class_of(index, part, name, remedy) for part in parts}
     for part in parts:
-        _check_component_files(folder / part, name, remedy)
+        refuse_special_files(folder / part, name, remedy)
         _refuse_code(folder / part, name, remedy)
     weights = {part: weight_files(folder / part, name, remedy) for part in family.weighted if part in classes}
     return Checkpoint(
@@ -138,8 +138,13 @@ def check_regular_file(path: Path, name: str) -> None:
         )
 
 
-def _check_component_files(folder: Path, name: str, remedy: str) -> None:
-    """Refuse pipes and devices in a component's folder, which libraries would open and wait for."""
+def refuse_special_files(folder: Path, name: str, remedy: str) -> None:
+    """Refuse pipes and devices in a component's folder, which libraries would open and wait for.
+
+    Raises:
+        MissingWeights: the folder can't be read.
+        ModelError: it has one.
+    """
     try:
         paths = sorted(folder.iterdir())
     except OSError as error:

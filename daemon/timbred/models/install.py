@@ -29,7 +29,7 @@ from typing import IO, Any
 from timbred.disk import rename_to_free_name
 from timbred.errors import BadRequest, MissingWeights, ModelError, TimbredError
 from timbred.filenames import comparison_key, name_fault
-from timbred.models import checkpoint, stability
+from timbred.models import checkpoint, clap, stability
 
 RECORD_NAME = ".timbred-files.jsonl"
 """The record's name in the folder."""
@@ -246,7 +246,11 @@ def finish(staging: Path, target: Path, name: str) -> Path | None:
     """
     if stability.is_stability(staging):
         stability.convert(staging, name, lambda file: record_file(staging, file))
-    checkpoint.inspect(staging, name, "the source is incomplete: get it again")
+    remedy = "the source is incomplete: get it again"
+    if name == clap.CLAP_NAME:
+        clap.inspect(staging, remedy)
+    else:
+        checkpoint.inspect(staging, name, remedy)
     before = target.with_name(f".{target.name}.before")
     earlier = remove_or_rename(before, target.name)  # of a process that was killed between the renames
     if target.exists():
@@ -495,19 +499,18 @@ def _archive_error(name: str, path: str, why: str) -> ModelError:
 def _relative_to_index(files: list[Source], name: str) -> list[Source]:
     """Return the files with paths relative to the folder of the pipeline's index, which may be one folder down.
 
-    Without an index, that of Stability AI's configuration counts.
+    Without an index, that of Stability AI's configuration counts; for a CLAP, that of its configuration.
     """
     paths = sorted((PurePosixPath(file.name) for file in files), key=lambda path: len(path.parts))
-    tops = [
-        path.parent
-        for file_name in (checkpoint.INDEX_NAME, stability.CONFIG_NAME)
-        for path in paths
-        if path.name == file_name
-    ]
+    is_clap = name == clap.CLAP_NAME
+    indices = (clap.CONFIG_NAME,) if is_clap else (checkpoint.INDEX_NAME, stability.CONFIG_NAME)
+    tops = [path.parent for index in indices for path in paths if path.name == index]
+    if not tops and is_clap:
+        raise MissingWeights(f"{name}: there is no {clap.CONFIG_NAME} in it: it isn't laid out as {clap.CLAP_SOURCE}")
     if not tops:
         raise MissingWeights(
             f"{name}: there is no {checkpoint.INDEX_NAME} in it: it isn't a model in diffusers' format, nor in "
-            f"Stability AI's, which has a {stability.CONFIG_NAME}"
+            f"Stability AI's, which has a {stability.CONFIG_NAME}; a CLAP is installed under the name {clap.CLAP_NAME}"
         )
     top = tops[0]
     inside = [file for file in files if PurePosixPath(file.name).is_relative_to(top)]

@@ -13,6 +13,7 @@ import msgspec
 from timbred.errors import MissingWeights, ModelError, UnknownModel
 from timbred.models import checkpoint, families
 from timbred.models.checkpoint import Checkpoint
+from timbred.models.clap import CLAP_NAME, CLAP_SOURCE, ClapEntry, is_clap
 from timbred.models.families import Capability, Family, SoundFacts
 from timbred.protocol.keys import SchedulerName
 
@@ -153,16 +154,20 @@ class Entry:
 
 @dataclass(frozen=True)
 class Registry:
-    """Every known model by name."""
+    """Every known model by name, and the component that compares their sounds."""
 
     entries: Mapping[str, Entry] = field(default_factory=dict[str, Entry])
+    clap: ClapEntry | None = None
 
     def __getitem__(self, name: str) -> Entry:
         """Return a model.
 
         Raises:
+            BadRequest: the name is that of a component.
             UnknownModel: there is none of this name; the message lists all names.
         """
+        if self.clap is not None and name == CLAP_NAME:
+            raise self.clap.refuse()
         if name not in self.entries:
             raise UnknownModel(f"there is no model {name!r}; there are {', '.join(self.entries)}")
         return self.entries[name]
@@ -174,8 +179,16 @@ def build(models_folder: Path, sources: Mapping[str, str]) -> Registry:
     for card in PUBLISHED_CARDS:
         entries[card.name] = Entry(card, models_folder / card.name, f"fetch it with: timbred models pull {card.name}")
     for name, source in sources.items():
-        entries[name] = _named_by_user(name, source, models_folder, entries.get(name))
-    return Registry(entries)
+        if name != CLAP_NAME:
+            entries[name] = _named_by_user(name, source, models_folder, entries.get(name))
+    return Registry(entries, _clap_entry(models_folder, sources.get(CLAP_NAME, CLAP_SOURCE)))
+
+
+def _clap_entry(models_folder: Path, source: str) -> ClapEntry:
+    if Path(source).is_absolute():
+        remedy = f"check models.{CLAP_NAME}.source: it should be a folder laid out as {CLAP_SOURCE}"
+        return ClapEntry(Path(source), source, remedy)
+    return ClapEntry(models_folder / CLAP_NAME, source, f"fetch it with: timbred models pull {CLAP_NAME}")
 
 
 def _named_by_user(name: str, source: str, models_folder: Path, known: Entry | None) -> Entry:
@@ -186,6 +199,8 @@ def _named_by_user(name: str, source: str, models_folder: Path, known: Entry | N
         )
     else:
         entry_folder, remedy = models_folder / name, f"fetch it with: timbred models pull {name}"
+    if is_clap(entry_folder):
+        remedy = f"it is a CLAP, a component that renders nothing: set models.{CLAP_NAME}.source to it"
     published = next((card for card in PUBLISHED_CARDS if card.source == source), None)
     card = known.card if known else published or _card_from_folder(name, entry_folder, remedy)
     return Entry(msgspec.structs.replace(card, name=name, source=source), entry_folder, remedy)

@@ -230,7 +230,7 @@ class Recipe(PlaybackKeys, frozen=True, kw_only=True):
             bool,
             Meta(
                 description="order the takes by similarity to the prompt, best first",
-                extra={"default": "1 if the model supports it"},
+                extra={"default": "1 if there is a CLAP"},
             ),
         ]
         | None

@@ -225,13 +225,13 @@ class Progress(Event, frozen=True, kw_only=True):
 class Warned(Event, frozen=True, kw_only=True):
     """A part of the request may not have the expected effect; the request continues.
 
-    Sent for each text that is longer than the model's text encoders' input.
+    Sent for each text that is longer than the model's text encoders' input, and once if takes can't be ranked.
     """
 
     json_only = ("characters", "heard", "parts")
 
     id: Annotated[Id, Meta(description="id of the request, or `flow`")]
-    key: Annotated[str, Meta(description="key concerned: `prompt`, `negative`, `prompt2`, `transcription`")]
+    key: Annotated[str, Meta(description="key concerned: `prompt`, `negative`, `prompt2`, `transcription`, `rank`")]
     message: Annotated[str, Meta(description="the problem and the remedy")]
     characters: Annotated[int, Meta(description="length of the text in characters")] = 0
     heard: Annotated[int, Meta(description="number of characters, from the start, that the model reads")] = 0
@@ -398,7 +398,7 @@ class Model(Event, frozen=True, kw_only=True):
     steps: Annotated[int, Meta(description="default number of denoising steps")] = 0
     guidance: Annotated[float, Meta(description="default guidance")] = 0.0
     scheduler: Annotated[str, Meta(description="default scheduler")] = ""
-    ranks: Annotated[bool, Meta(description="1: it can rank takes by similarity to the prompt")] = False
+    ranks: Annotated[bool, Meta(description="1: its takes can be ranked by similarity to the prompt")] = False
     knows: Annotated[str, Meta(description="words in its training prompts, separated by commas; empty: any")] = ""
 
 

@@ -17,6 +17,7 @@ from timbred.config import NAMED, Config, Value, read
 from timbred.dsp.streaming import StreamPiece
 from timbred.errors import BadRequest
 from timbred.filenames import printable
+from timbred.models.clap import ADD_CLAP
 from timbred.models.registry import Card, Entry, Registry
 from timbred.player.client import PlayerClient
 from timbred.protocol import messages as m
@@ -295,6 +296,10 @@ class RequestHandlers:
             init_head=head,
             loras=self.loras.resolve(request.lora, entry) if request.lora else (),
         )
+        if request.rank and not self.scheduler.can_rank(entry.card):
+            raise errors.BadRequest(
+                f"rank: there is no CLAP to compare sounds of {entry.card.name} with words; leave it out, or {ADD_CLAP}"
+            )
         parameters = resolve_request(request)
         if not self.scheduler.residency.is_resident(entry.card.name):
             entry.checkpoint()
@@ -436,7 +441,7 @@ class RequestHandlers:
             steps=entry.card.steps,
             guidance=entry.card.guidance,
             scheduler=entry.card.scheduler,
-            ranks=entry.card.ranks,
+            ranks=self.scheduler.can_rank(entry.card),
             knows=", ".join((*entry.card.kinds, *entry.card.words)),
         )
 

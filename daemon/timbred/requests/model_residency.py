@@ -11,6 +11,7 @@ from msgspec import structs
 from timbred import errors
 from timbred.errors import ShuttingDown, TimbredError, WorkerLost
 from timbred.ipc import engine_messages
+from timbred.models.clap import CLAP_NAME
 from timbred.models.registry import Registry
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId, Outbox
@@ -94,10 +95,15 @@ class EngineCommands:
             samples: Given sounds.
             tensors: Tensors from a file of embeddings.
         """
-        source = self.source_of(parameters.model)
+        source, clap = self.source_of(parameters.model), self._registry.clap
         order = structs.replace(parameters.order(samples), tensors=tensors)
+        installed = None
+        if clap is not None and clap.is_installed:
+            installed = engine_messages.ModelSource(name=CLAP_NAME, folder=str(clap.folder))
         self.engine.send(
-            engine_messages.RenderJob(job=number, model=source, order=order, rank=rank, within=time_left_s)
+            engine_messages.RenderJob(
+                job=number, model=source, order=order, rank=rank, within=time_left_s, clap=installed
+            )
         )
 
     def cancel(self, number: int) -> None:
@@ -129,6 +135,7 @@ class ModelResidency:
         self.memory_used = 0
         self.memory_total = 0
         self.sizes: dict[str, int] = {}
+        self._clap_lenders: set[str] = set()
         self._loading: dict[str, tuple[engine_messages.ModelSource, list[ClientId]]] = {}
         self._unloading: dict[str, list[ClientId]] = {}
         self._preload: engine_messages.ModelSource | None = None
@@ -140,6 +147,11 @@ class ModelResidency:
     def is_loading(self, name: str) -> bool:
         """Return whether a model is being loaded, or is to be once there is an engine."""
         return name in self._loading
+
+    @property
+    def lends_clap(self) -> bool:
+        """True if the CLAP of a resident model compares the takes of other models too."""
+        return not self._clap_lenders.isdisjoint(self.sizes)
 
     @property
     def is_loading_any(self) -> bool:
@@ -218,6 +230,10 @@ class ModelResidency:
 
     def _loaded(self, model: engine_messages.ResidentModel) -> None:
         self.sizes[model.name] = model.memory
+        if model.lends_clap:
+            self._clap_lenders.add(model.name)
+        else:
+            self._clap_lenders.discard(model.name)
         _, clients = self._loading.pop(model.name, (None, []))
         for client in clients:
             self.outbox.send(client, m.Loaded(model=model.name))
@@ -292,7 +308,13 @@ class Calibration:
             raise self._stopped
         self._commands.check_engine()
         lowest, _ = STEPS.get(parameters.scheduler, (1, 1000))
-        short = replace(parameters, steps=max(lowest, min(MAX_TRIAL_STEPS, parameters.steps)), to="none", preview=False)
+        short = replace(
+            parameters,
+            steps=max(lowest, min(MAX_TRIAL_STEPS, parameters.steps)),
+            to="none",
+            preview=False,
+            wants_embeddings=False,
+        )
         number = next(self._numbers)
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._trials[number] = _Trial(short, ended, JobTimer(short, self._clock))

@@ -330,8 +330,8 @@ def resolve(
         beats=None if bars is None or beats_per_bar is None else bars * beats_per_bar,
         rendered_seconds=seconds if request.extend is not None or request.loop else max(card.min_seconds, seconds),
         **sampling,
-        rank=_or(request.rank, card.ranks),
-        wants_embeddings=card.ranks,
+        rank=_or(request.rank, True),
+        wants_embeddings=True,
         **file,
         loop=bool(request.loop),
         loudness=None if request.loudness == "off" else request.loudness,
@@ -464,8 +464,6 @@ def _check_combinations(request: Generate, card: Card) -> None:
             raise BadRequest(f"{key}: it goes with `to play` or `to both`; leave it out")
     if request.trim and request.loop:
         raise BadRequest("trim: a loop has its exact length; leave one of the two out")
-    if request.rank and not card.ranks:
-        raise BadRequest(f"rank: {card.name} can't compare sounds with words; leave it out")
     if request.weights is not None and card.speaks:
         raise BadRequest(f"weights: {card.name} speaks and has none; leave it out")
     if request.mix is not None and not (request.prompt2 or "").strip():

@@ -27,7 +27,8 @@ from dataclasses import replace
 
 from timbred import errors
 from timbred.ipc import engine_messages
-from timbred.models.registry import Registry
+from timbred.models.clap import ADD_CLAP
+from timbred.models.registry import Card, Registry
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId, Outbox
 from timbred.requests.completion import (
@@ -123,6 +124,7 @@ class JobScheduler:
             outbox, postprocessor, self.jobs, self.terminal_events, self._background, listener
         )
         self._stopping = False
+        self._has_warned_unranked = False
 
     @property
     def is_idle(self) -> bool:
@@ -254,8 +256,27 @@ class JobScheduler:
             if not job.started_sent:
                 job.started_sent = True
                 self.outbox.send(job.client, started_event(job))
+                if job.parameters.takes > 1:
+                    self._warn_if_unranked(job)
             if not self.residency.is_resident(job.parameters.model):
                 self._loading(job.number)
+
+    def can_rank(self, card: Card) -> bool:
+        """Tell if there is a CLAP for a model's takes: the installed one, its own, or that of a resident model."""
+        clap = self.registry.clap
+        return card.ranks or self.residency.lends_clap or (clap is not None and clap.is_installed)
+
+    def _warn_if_unranked(self, job: Job) -> None:
+        """Send and log a warning, once for each daemon, that takes aren't ranked because there is no CLAP."""
+        parameters = job.parameters
+        if self._has_warned_unranked or not parameters.rank or self.can_rank(self.registry[parameters.model].card):
+            return
+        self._has_warned_unranked = True
+        message = f"the takes of {parameters.model} aren't ranked: there is no CLAP; {ADD_CLAP}"
+        log.warning("%s", message)
+        warning = m.Warned(id=job.id, key="rank", message=message)
+        job.warnings.append(warning)
+        self.outbox.send(job.client, warning)
 
     def _has_room_for(self, job: Job) -> bool:
         """Tell if the engine can take this job too; a job that was running when an engine was lost runs alone."""

@@ -11,7 +11,6 @@ from tests.engine.families.test_latent_diffusion import loudened, order, ours, r
 from timbred.engine.diffusion.conditioning import interpolate, remove_word
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.factory import make_resident
-from timbred.errors import ModelError
 from timbred.ipc.engine_messages import NoiseSource, PromptInputs
 from timbred.models import checkpoint
 from timbred.models.families import AUDIOLDM
@@ -106,7 +105,9 @@ def test_latent_diffusion_ranks_by_likeness_as_diffusers_does(audioldm2: Path):
     found = checkpoint.inspect(audioldm2, "tiny", "")
     model = loudened(make_resident(found, "tiny", torch.device("cpu"), torch.float32, lambda _: None))
     sounds = model.render(order(seeds=(1, 2, 3)), lambda _: None, lambda: False)
-    scores = model.score_takes("a kick drum", model.embed_takes(sounds))
+    clap = model.clap
+    assert clap is not None
+    scores = clap.score_takes("a kick drum", clap.embed_takes(sounds))
     inputs = model.pipeline.tokenizer("a kick drum", return_tensors="pt")
     inputs["input_features"] = model.pipeline.feature_extractor(
         [soxr.resample(waveform, 16000, 48000) for waveform in sounds.mono],
@@ -115,16 +116,16 @@ def test_latent_diffusion_ranks_by_likeness_as_diffusers_does(audioldm2: Path):
     ).input_features
     stock = model.pipeline.text_encoder(**inputs)
     logits = stock.logits_per_text[0]
-    assert np.allclose(model.embed_takes(sounds).vectors, stock.audio_embeds.detach(), atol=1e-6)
+    assert np.allclose(clap.embed_takes(sounds).vectors, stock.audio_embeds.detach(), atol=1e-6)
     assert np.argsort(scores).tolist() == logits.argsort().tolist()
     assert all(-1 <= score <= 1 for score in scores)
 
 
-def test_latent_diffusion_without_an_audio_encoder_refuses_ranking(audioldm: Path):
+def test_latent_diffusion_without_an_audio_encoder_has_no_clap(audioldm: Path):
     found = checkpoint.inspect(audioldm, "tiny", "")
     model = make_resident(found, "tiny", torch.device("cpu"), torch.float32, lambda _: None)
-    with pytest.raises(ModelError, match="has no audio encoder"):
-        model.embed_takes(model.render(order(), lambda _: None, lambda: False))
+    assert model.clap is None
+    assert not model.lends_clap
 
 
 def weighted(model: LatentDiffusion, *weights: tuple[str, float], prompt: str = LONG) -> np.ndarray:

@@ -17,11 +17,10 @@ from timbred.engine.diffusion.conditioning import (
     stack_conditioning,
     token_factors,
 )
-from timbred.engine.diffusion.generation import Blend, Embeddings, RenderedSounds
+from timbred.engine.diffusion.generation import Blend
 from timbred.engine.diffusion.sampler import InitLatents
 from timbred.engine.diffusion.sampler_kinds import ClassifierFreeGuidance
 from timbred.engine.memory.device_memory import ModelStages
-from timbred.errors import ModelError
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder
 from timbred.models.long_texts import LongText, Part, Windows, divide, long_texts, windows_of
 
@@ -133,24 +132,6 @@ class Conditioner:
         """Return other conditioning of one take whose output is mixed into that of its own; None for none."""
         del order, conditioning
         return None
-
-    def embed_takes(self, sounds: RenderedSounds) -> Embeddings:
-        """Return the embeddings of takes, by models with an audio encoder.
-
-        Raises:
-            ModelError: The model has none.
-        """
-        raise ModelError(f"this model has no audio encoder, so {len(sounds.waveforms)} takes have no embedding")
-
-    def score_takes(self, prompt: str, embeddings: Embeddings) -> list[float]:
-        """Return the similarity of each take and the prompt, -1 to 1.
-
-        Raises:
-            ModelError: The model has no audio encoder.
-        """
-        raise ModelError(
-            f"this model has no audio encoder, so {len(embeddings.vectors)} takes can't be ranked by {prompt!r}"
-        )
 
 
 class TextStatesConditioner(Conditioner):

@@ -294,14 +294,12 @@ class RenderedSounds:
         first_frame: For outpainting: frame of the whole at which the waveforms begin.
         looped: For loops: True for each take whose end meets its start; the others are longer and have an end of
             their own.
-        embeddings: Embeddings of the takes, once computed.
     """
 
     waveforms: NDArray[np.float32]
     rate: int
     first_frame: int = 0
     looped: tuple[bool, ...] = ()
-    embeddings: Embeddings | None = None
 
     @property
     def channels(self) -> int:

@@ -18,11 +18,12 @@ from timbred.engine.compile.traced_calls import Shapes
 from timbred.engine.device import precision_of
 from timbred.engine.diffusion.conditioner import Conditioner
 from timbred.engine.diffusion.denoiser import Denoiser, DenoiserSignature
-from timbred.engine.diffusion.generation import Embeddings, Generation, Layout, RenderedSounds, step_batch
+from timbred.engine.diffusion.generation import Generation, Layout, RenderedSounds, step_batch
 from timbred.engine.diffusion.rendering import Rendering
 from timbred.engine.diffusion.sampler import SamplingStopped
 from timbred.engine.diffusion.sampler_kinds import DiscreteSampling
 from timbred.engine.diffusion.whole_render import WholeRenders
+from timbred.engine.families.clap import Clap, ClapConditioner
 from timbred.engine.memory.device_memory import DeviceMemory, ModelStages
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder
 from timbred.models.families import Family
@@ -168,21 +169,15 @@ class LatentDiffusion:
         """Return the texts of a request that are longer than the encoders' windows."""
         return self.conditioner.find_long_texts(inputs)
 
-    def embed_takes(self, sounds: RenderedSounds) -> Embeddings:
-        """Return the embeddings of takes, by models with an audio encoder.
+    @property
+    def clap(self) -> Clap | None:
+        """The model's own CLAP; None if it has none."""
+        return self.conditioner.clap if isinstance(self.conditioner, ClapConditioner) else None
 
-        Raises:
-            ModelError: The model has none.
-        """
-        return self.conditioner.embed_takes(sounds)
-
-    def score_takes(self, prompt: str, embeddings: Embeddings) -> list[float]:
-        """Return the similarity of each take and the prompt, -1 to 1.
-
-        Raises:
-            ModelError: The model has no audio encoder.
-        """
-        return self.conditioner.score_takes(prompt, embeddings)
+    @property
+    def lends_clap(self) -> bool:
+        """True if its own CLAP can embed the takes of other models."""
+        return self.clap is not None and self.clap.is_general
 
     def render(
         self, order: RenderOrder, on_step: Callable[[int], None], stopped: Callable[[], bool], at_once: bool = False

@@ -245,7 +245,7 @@ def _load(
         files = (folder / "config.json", *weight_files(folder, name, ""))
         component = shared.find(kind.__name__, files)
         if component is None:
-            model = _load_weights(kind, files, precision, part in checkpoint.pickled, on_host)
+            model = load_weights(kind, files, precision, part in checkpoint.pickled, on_host)
             component = model.eval().requires_grad_(False)
             shared.add(kind.__name__, files, component)
         return component
@@ -257,9 +257,7 @@ def _load(
         raise ModelError(f"{name}: {folder} can't be loaded: {type(error).__name__}: {first_line(error)}") from error
 
 
-def _load_weights(
-    kind: type[Any], files: tuple[Path, ...], precision: torch.dtype, pickled: bool, on_host: bool
-) -> Any:
+def load_weights(kind: type[Any], files: tuple[Path, ...], precision: torch.dtype, pickled: bool, on_host: bool) -> Any:
     """Load a component's weights in float32, and convert them to `precision`.
 
     `use_safetensors` is explicit, so that a pickled file is read only where no other exists, with `weights_only`. The
