@@ -24,8 +24,8 @@ from timbred.engine.compile.compiled_calls import CompileQueue
 from timbred.engine.families import component_loader
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.component_loader import SharedComponents
-from timbred.engine.families.factory import make_resident
 from timbred.engine.memory.model_loader import DeferredFree, LoadPacer
+from timbred.engine.model_manager import make_resident
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder
 from timbred.models import checkpoint
 

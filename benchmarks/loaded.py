@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from benchmarks import pocket
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.component_loader import quiet_libraries
-from timbred.engine.families.factory import make_resident
+from timbred.engine.model_manager import make_resident
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder
 from timbred.models import registry
 

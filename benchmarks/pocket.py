@@ -11,7 +11,7 @@ from timbred.engine.compile.compiled_calls import CompileQueue
 from timbred.engine.diffusion.sampler import make_scheduler
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.component_loader import quiet_libraries
-from timbred.engine.families.factory import make_resident
+from timbred.engine.model_manager import make_resident
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder
 from timbred.models import registry
 

@@ -16,7 +16,7 @@ from timbred.engine.device import ComputeDevice, choose_device, synchronize
 from timbred.engine.diffusion.sampler import make_scheduler
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.component_loader import quiet_libraries
-from timbred.engine.families.factory import make_resident
+from timbred.engine.model_manager import make_resident
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder
 from timbred.models import checkpoint, registry
 from timbred.models.families import STABLE_AUDIO_3

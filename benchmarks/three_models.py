@@ -17,7 +17,7 @@ from benchmarks.measurement import Measurement
 from timbred.engine.device import choose_device, read_memory
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.component_loader import SharedComponents, quiet_libraries
-from timbred.engine.families.factory import make_resident
+from timbred.engine.model_manager import make_resident
 from timbred.models import checkpoint
 
 

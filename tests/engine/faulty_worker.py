@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import torch
 
-from timbred.engine import __main__
-from timbred.engine.families import audioldm, factory
+from timbred.engine import __main__, model_manager
+from timbred.engine.families import audioldm
 
 
 def main() -> int:
@@ -23,7 +23,7 @@ def main() -> int:
             raise torch.OutOfMemoryError(f"tried to allocate {wanted} rows of {room}")
         return plainly(unet, *inputs)
 
-    factory.SPECS = (replace(audioldm.SPEC, signature=replace(audioldm.SPEC.signature, evaluate=evaluate)),)
+    model_manager.SPECS = (replace(audioldm.SPEC, signature=replace(audioldm.SPEC.signature, evaluate=evaluate)),)
     return __main__.main()
 
 

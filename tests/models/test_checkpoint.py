@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from tests import checkpoints
 from timbred.engine.families import component_loader
-from timbred.engine.families.factory import make_resident
+from timbred.engine.model_manager import make_resident
 from timbred.errors import MissingWeights, ModelError
 from timbred.models import checkpoint
 

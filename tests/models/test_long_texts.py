@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.engine.families.test_latent_diffusion import loudened, order, ours
 from timbred.engine.diffusion.conditioning import average_parts
 from timbred.engine.families.base import LatentDiffusion
-from timbred.engine.families.factory import make_resident
+from timbred.engine.model_manager import make_resident
 from timbred.ipc.engine_messages import PromptInputs
 from timbred.models import checkpoint
 from timbred.models.long_texts import LongText, Part, Window, divide, windows_of

@@ -18,7 +18,7 @@ from transformers import RobertaTokenizer
 from tests.patience import TIMEOUT_S
 from tests.requests.test_resolve import CARD, SPEAKER, resolved
 from timbred.engine.families.base import LatentDiffusion
-from timbred.engine.families.factory import make_resident
+from timbred.engine.model_manager import make_resident
 from timbred.ipc.engine_messages import PromptInputs
 from timbred.models import checkpoint, registry, tokenizer_files
 from timbred.models.long_texts import Windows, long_texts

@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _import_all() -> None:
     """Import all modules of an engine, including the libraries' parts that are imported on first use."""
-    for name in ("engine.scheduler", "engine.families.factory", "engine.families.component_loader"):
+    for name in ("engine.scheduler", "engine.families.component_loader"):
         importlib.import_module(f"timbred.{name}")
 
 

@@ -40,7 +40,7 @@ from timbred.engine.diffusion.inpainting import SILENT_PEAK
 from timbred.engine.diffusion.sampler import SamplingStopped, make_scheduler
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.component_loader import quiet_libraries
-from timbred.engine.families.factory import make_resident
+from timbred.engine.model_manager import make_resident
 from timbred.errors import BadAudio, BadRequest, ModelError, OutOfMemory, TimbredError, first_line
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder
 from timbred.ipc.socket_folder import atomic_write

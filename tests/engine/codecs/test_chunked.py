@@ -24,7 +24,7 @@ from timbred.engine.codecs.chunked import (
 from timbred.engine.codecs.mel import Analysis, loudest_frames
 from timbred.engine.codecs.spectral_vocoder import SpectralVocoder
 from timbred.engine.families.base import LatentDiffusion
-from timbred.engine.families.factory import make_resident
+from timbred.engine.model_manager import make_resident
 from timbred.errors import ModelError
 from timbred.ipc.engine_messages import PromptInputs
 from timbred.models import checkpoint, registry

@@ -18,7 +18,7 @@ from timbred.engine.codecs.spectral_vocoder import (
     note_hertz,
 )
 from timbred.engine.families.base import LatentDiffusion
-from timbred.engine.families.factory import make_resident
+from timbred.engine.model_manager import make_resident
 from timbred.ipc.engine_messages import InitAudio, PromptInputs
 from timbred.models import registry
 from training import features

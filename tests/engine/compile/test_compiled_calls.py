@@ -32,7 +32,7 @@ from timbred.engine.compile.traced_calls import MAX_RECORDED_SHAPES, CompileCach
 from timbred.engine.device import precision_of
 from timbred.engine.families import base
 from timbred.engine.families.base import LatentDiffusion
-from timbred.engine.families.factory import make_resident
+from timbred.engine.model_manager import make_resident
 from timbred.ipc.engine_messages import PromptInputs
 from timbred.models import checkpoint, registry
 

@@ -22,8 +22,8 @@ from timbred.engine.compile.compiled_calls import CALLS_BEFORE_COMPILING, Compil
 from timbred.engine.device import count_module_bytes
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.component_loader import SharedComponents
-from timbred.engine.families.factory import make_resident
 from timbred.engine.memory.device_memory import DeviceMemory
+from timbred.engine.model_manager import make_resident
 from timbred.ipc import engine_messages
 from timbred.ipc.engine_client import EngineLink, EngineSettings
 from timbred.models import checkpoint

@@ -10,7 +10,7 @@ import torch
 from tests.engine.families.test_latent_diffusion import loudened, order, ours, refuse
 from timbred.engine.diffusion.conditioning import interpolate, remove_word
 from timbred.engine.families.base import LatentDiffusion
-from timbred.engine.families.factory import make_resident
+from timbred.engine.model_manager import make_resident
 from timbred.ipc.engine_messages import NoiseSource, PromptInputs
 from timbred.models import checkpoint
 from timbred.models.families import AUDIOLDM

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from tests.engine.families.test_latent_diffusion import loudened, order, ours
-from timbred.engine.families import audioldm, factory
+from timbred.engine import model_manager
+from timbred.engine.families import audioldm
 from timbred.engine.families.base import FamilySpec, LatentDiffusion
-from timbred.engine.families.factory import make_resident
+from timbred.engine.model_manager import make_resident
 from timbred.errors import ModelError
 from timbred.models import checkpoint
 
@@ -33,7 +34,7 @@ def overflowing(when: Callable[[torch.dtype], bool]) -> tuple[FamilySpec, ...]:
 
 
 def test_denoiser_repeats_an_overflowing_network_in_full_precision(audioldm: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(factory, "SPECS", overflowing(lambda dtype: dtype != torch.float32))
+    monkeypatch.setattr(model_manager, "SPECS", overflowing(lambda dtype: dtype != torch.float32))
     model = load(audioldm, torch.bfloat16)
     found = ours(model, order())
     assert np.isfinite(found).all()
@@ -42,7 +43,7 @@ def test_denoiser_repeats_an_overflowing_network_in_full_precision(audioldm: Pat
 
 
 def test_denoiser_reports_an_overflow_in_full_precision(audioldm: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(factory, "SPECS", overflowing(lambda _: True))
+    monkeypatch.setattr(model_manager, "SPECS", overflowing(lambda _: True))
     for precision in (torch.float32, torch.bfloat16):
         with pytest.raises(ModelError, match="NaN or infinity"):
             ours(load(audioldm, precision), order())

@@ -15,7 +15,7 @@ from tests.engine.families.test_latent_diffusion import loudened, order
 from tests.engine.memory.test_device_memory import REAL, source
 from tests.ipc.test_engine_client import EventRecorder, engine
 from timbred.engine.families.base import LatentDiffusion
-from timbred.engine.families.factory import make_resident
+from timbred.engine.model_manager import make_resident
 from timbred.ipc import engine_messages
 from timbred.ipc.engine_client import EngineLink
 from timbred.ipc.engine_messages import InitAudio, NoiseSource, PromptInputs, RenderOrder, Repaint

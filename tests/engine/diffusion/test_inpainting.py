@@ -20,7 +20,7 @@ from timbred.engine.codecs.mel import (
 )
 from timbred.engine.diffusion.inpainting import encode_samples
 from timbred.engine.families.base import LatentDiffusion
-from timbred.engine.families.factory import make_resident
+from timbred.engine.model_manager import make_resident
 from timbred.ipc.engine_messages import InitAudio, Repaint
 from timbred.models import checkpoint, registry
 from timbred.models.families import AUDIOLDM

@@ -29,7 +29,7 @@ from timbred.engine.diffusion.looping import (
     stretch_mel,
 )
 from timbred.engine.families.base import LatentDiffusion
-from timbred.engine.families.factory import make_resident
+from timbred.engine.model_manager import make_resident
 from timbred.ipc.engine_messages import PromptInputs
 from timbred.models import checkpoint
 from timbred.models.families import AUDIOLDM

@@ -17,7 +17,7 @@ from timbred.engine.compile.compiled_calls import CALLS_BEFORE_COMPILING, Compil
 from timbred.engine.diffusion.denoiser import LoraAdditions, ResidentLora, WeightedLora, load_lora
 from timbred.engine.diffusion.denoiser import LoraLayer as Addition
 from timbred.engine.families.base import LatentDiffusion
-from timbred.engine.families.factory import make_resident
+from timbred.engine.model_manager import make_resident
 from timbred.errors import ModelError
 from timbred.ipc.engine_messages import LoraUse, PromptInputs, RenderOrder
 from timbred.models import checkpoint

@@ -15,7 +15,7 @@ from timbred.engine.codecs.mel import Analysis
 from timbred.engine.diffusion.outpainting import RETURNED_OVERLAP_S, Outpainting, OutpaintWindow, plan_windows
 from timbred.engine.diffusion.sampler import SamplingStopped
 from timbred.engine.families.base import LatentDiffusion
-from timbred.engine.families.factory import make_resident
+from timbred.engine.model_manager import make_resident
 from timbred.ipc.engine_messages import InitAudio, PromptInputs, RenderOrder
 from timbred.models import checkpoint, registry
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tests.checkpoints import WAVE_RATE
 from timbred.engine.diffusion.generation import Generation, RenderedSounds
 from timbred.engine.families.base import LatentDiffusion
-from timbred.engine.families.factory import make_resident
+from timbred.engine.model_manager import make_resident
 from timbred.ipc.engine_messages import InitAudio, NoiseSource, PromptInputs, RenderOrder, Repaint
 from timbred.models import checkpoint
 

@@ -12,7 +12,7 @@ import torch
 from timbred.engine.codecs.spectral_vocoder import Note, SpectralVocoder
 from timbred.engine.diffusion.sampler import SamplingStopped, draw_noise, make_generators, make_scheduler
 from timbred.engine.families.base import LatentDiffusion
-from timbred.engine.families.factory import make_resident
+from timbred.engine.model_manager import make_resident
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder
 from timbred.models import checkpoint, registry
 from timbred.models.families import AUDIOLDM

@@ -13,8 +13,8 @@ from tests import checkpoints
 from timbred.engine.device import count_module_bytes
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.component_loader import SharedComponents
-from timbred.engine.families.factory import make_resident
 from timbred.engine.memory.device_memory import DeviceMemory, Resident, choose_evicted
+from timbred.engine.model_manager import make_resident
 from timbred.models import checkpoint
 
 RESIDENTS = st.lists(

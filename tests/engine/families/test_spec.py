@@ -12,7 +12,7 @@ import transformers
 import timbred
 from timbred.engine.diffusion.sampler import SCHEDULERS
 from timbred.engine.families.base import FamilySpec
-from timbred.engine.families.factory import SPECS, spec_of
+from timbred.engine.model_manager import SPECS, spec_of
 from timbred.models.families import FAMILIES, STAGES, Family
 
 PACKAGE = Path(timbred.__file__).parent

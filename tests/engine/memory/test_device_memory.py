@@ -19,9 +19,9 @@ from timbred.engine.batching import BatchSplitter
 from timbred.engine.device import count_module_bytes
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.component_loader import SharedComponents
-from timbred.engine.families.factory import estimate_memory_needs, make_resident
 from timbred.engine.memory.device_memory import DeviceMemory
 from timbred.engine.memory.model_loader import Loader, LoadResult
+from timbred.engine.model_manager import estimate_memory_needs, make_resident
 from timbred.ipc import engine_messages
 from timbred.ipc.engine_client import EngineLink
 from timbred.models import checkpoint
