@@ -133,6 +133,8 @@ class FakeEngine:
         self.link.send(rendered, *(self._sound(words, order.seconds, seed) for seed in order.seeds))
         if words == ["die", "rendered"]:
             os._exit(7)
+        if order.embed_takes:
+            self.link.send(engine_messages.EmbeddingsReady(job=job, ear=""))  # it has no CLAP
 
     def _pace(self, job: int, words: list[str], step: int) -> float:
         """Return the seconds that this step of a `paced` job is said to take; wait where it has to."""

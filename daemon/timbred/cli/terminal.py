@@ -115,8 +115,8 @@ def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
 WRAPPED_HEADINGS = ("prompt", "file", "remark", "found", "what to do")
 """Headings of columns whose text may be wrapped; names and numbers aren't."""
 
-PIPE_WIDTH_CHARACTERS = 240
-"""Line length if standard output isn't a terminal."""
+PIPE_WIDTH_CHARACTERS = 10_000
+"""Maximum line length if standard output isn't a terminal: each row is one line, and a command in it is whole."""
 
 Rows = Sequence[dict[str, Any]]
 

@@ -225,13 +225,13 @@ class Progress(Event, frozen=True, kw_only=True):
 class Warned(Event, frozen=True, kw_only=True):
     """A part of the request may not have the expected effect; the request continues.
 
-    Sent for each text that is longer than the model's text encoders' input, and once if takes can't be ranked.
+    Sent for each text that is longer than the model's text encoders' input.
     """
 
     json_only = ("characters", "heard", "parts")
 
     id: Annotated[Id, Meta(description="id of the request, or `flow`")]
-    key: Annotated[str, Meta(description="key concerned: `prompt`, `negative`, `prompt2`, `transcription`, `rank`")]
+    key: Annotated[str, Meta(description="key concerned: `prompt`, `negative`, `prompt2`, `transcription`")]
     message: Annotated[str, Meta(description="the problem and the remedy")]
     characters: Annotated[int, Meta(description="length of the text in characters")] = 0
     heard: Annotated[int, Meta(description="number of characters, from the start, that the model reads")] = 0

@@ -124,7 +124,7 @@ class JobScheduler:
             outbox, postprocessor, self.jobs, self.terminal_events, self._background, listener
         )
         self._stopping = False
-        self._has_warned_unranked = False
+        self._has_logged_unranked = False
 
     @property
     def is_idle(self) -> bool:
@@ -257,7 +257,7 @@ class JobScheduler:
                 job.started_sent = True
                 self.outbox.send(job.client, started_event(job))
                 if job.parameters.takes > 1:
-                    self._warn_if_unranked(job)
+                    self._log_if_unranked(job.parameters)
             if not self.residency.is_resident(job.parameters.model):
                 self._loading(job.number)
 
@@ -266,17 +266,12 @@ class JobScheduler:
         clap = self.registry.clap
         return card.ranks or self.residency.lends_clap or (clap is not None and clap.is_installed)
 
-    def _warn_if_unranked(self, job: Job) -> None:
-        """Send and log a warning, once for each daemon, that takes aren't ranked because there is no CLAP."""
-        parameters = job.parameters
-        if self._has_warned_unranked or not parameters.rank or self.can_rank(self.registry[parameters.model].card):
+    def _log_if_unranked(self, parameters: Parameters) -> None:
+        """Log, once for each daemon, that takes aren't ranked because there is no CLAP."""
+        if self._has_logged_unranked or not parameters.rank or self.can_rank(self.registry[parameters.model].card):
             return
-        self._has_warned_unranked = True
-        message = f"the takes of {parameters.model} aren't ranked: there is no CLAP; {ADD_CLAP}"
-        log.warning("%s", message)
-        warning = m.Warned(id=job.id, key="rank", message=message)
-        job.warnings.append(warning)
-        self.outbox.send(job.client, warning)
+        self._has_logged_unranked = True
+        log.warning("the takes of %s aren't ranked: there is no CLAP; %s", parameters.model, ADD_CLAP)
 
     def _has_room_for(self, job: Job) -> bool:
         """Tell if the engine can take this job too; a job that was running when an engine was lost runs alone."""
