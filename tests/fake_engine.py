@@ -77,7 +77,7 @@ class FakeEngine:
                 case engine_messages.QuitEngine():
                     break
                 case engine_messages.SetYield(frame_rate=frame_rate):
-                    logging.getLogger(__name__).warning("giving way to %g frames a second", frame_rate)
+                    logging.getLogger(__name__).warning("leaving cores to playback at %g frames per second", frame_rate)
                 case engine_messages.LoadModel(model=source):
                     self._resident(source)
                 case engine_messages.UnloadModel(name=name):

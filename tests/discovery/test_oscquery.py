@@ -123,7 +123,7 @@ def test_oscquery_settings_are_read_and_set_at_their_address(daemon: DaemonProce
 
 def test_oscquery_frame_rate_setting_reaches_the_engine(daemon: DaemonProcess, client: UdpClient) -> None:
     def reported(frame_rate: int) -> bool:
-        return f"giving way to {frame_rate} frames a second" in daemon.log.read_text("utf-8")
+        return f"leaving cores to playback at {frame_rate} frames per second" in daemon.log.read_text("utf-8")
 
     assert ask(daemon, "/timbred/settings/engine.yield?RANGE") == {"RANGE": [{"MIN": 0, "MAX": 1000}]}
     for frame_rate in (60, 0):

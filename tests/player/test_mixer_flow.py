@@ -1,4 +1,4 @@
-"""Endless sounds in the mixer alone: each piece gives way on its frame, and goes on by itself when nothing follows."""
+"""Flows in the mixer alone: each segment is replaced on its frame, and repeats itself when none follows."""
 
 from typing import Any
 

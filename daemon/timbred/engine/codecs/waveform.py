@@ -6,6 +6,7 @@ them can be played before the last one is decoded.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -55,7 +56,7 @@ DECODED_ROWS = 256
 """Rows of latents that are decoded at once, beside their context: 12 s of Oobleck's, 24 s of SAME's."""
 
 
-class WaveCodec:
+class WaveCodec(ABC):
     """A model's autoencoder of waveforms; every result that is not finite, even in float32, raises ModelError.
 
     Args:
@@ -85,9 +86,9 @@ class WaveCodec:
         """Use a compile queue for the shapes that are decoded often."""
         self.compiled_calls = compile_queue.compiled_calls(_decode_latents, self.vae)
 
+    @abstractmethod
     def encode(self, samples: torch.Tensor, rows: int, randomness: Sequence[torch.Generator]) -> torch.Tensor:
         """Encode samples, (channels, frames) at the native rate, to latents of each take, (takes, channels, rows)."""
-        raise NotImplementedError
 
     def _run_encoder(self, encode: Callable[[torch.Tensor], torch.Tensor], samples: torch.Tensor) -> torch.Tensor:
         """Run an encoder on samples, (channels, frames)."""

@@ -1,5 +1,6 @@
 """The text side of a resident model: prompts to conditioning, cached, mixed, weighted, and completed for an order."""
 
+from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -21,11 +22,12 @@ from timbred.engine.diffusion.generation import Blend
 from timbred.engine.diffusion.sampler import InitLatents
 from timbred.engine.diffusion.sampler_kinds import ClassifierFreeGuidance
 from timbred.engine.memory.device_memory import ModelStages
+from timbred.errors import ModelError
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder
 from timbred.models.long_texts import LongText, Part, Windows, divide, long_texts, windows_of
 
 
-class Conditioner:
+class Conditioner(ABC):
     """Text encoding of one model. Subclasses define `encode`, and what their family adds for an order.
 
     Args:
@@ -59,9 +61,9 @@ class Conditioner:
         """Return the texts of a request that are longer than the encoders' windows."""
         return long_texts(inputs.texts(), self.windows)
 
+    @abstractmethod
     def encode(self, inputs: PromptInputs, guided: bool) -> Tensors:
         """Encode the conditioning for one take; with guidance, the negative row comes first."""
-        raise NotImplementedError
 
     def encode_weighted(self, inputs: PromptInputs, guided: bool) -> Tensors:
         """Encode a prompt with weighted words."""
@@ -97,8 +99,12 @@ class Conditioner:
         return self.stages.run_stage("text", lambda: self.encode_given(tensors))
 
     def encode_given(self, tensors: Tensors) -> Tensors:
-        """Return the conditioning of one prompt, one row, from tensors named as in the pipeline's `__call__`."""
-        raise NotImplementedError
+        """Return the conditioning of one prompt, one row, from tensors named as in the pipeline's `__call__`.
+
+        Raises:
+            ModelError: The model takes none.
+        """
+        raise ModelError(f"this model takes no encoded prompt, and {', '.join(sorted(tensors))} can't be used")
 
     def negative_row(self, inputs: PromptInputs, row: Tensors) -> Tensors:
         """Return the conditioning of the negative prompt's text, one row, beside that of the prompt, `row`."""
@@ -141,10 +147,11 @@ class TextStatesConditioner(Conditioner):
     different numbers of parts don't share a batch.
     """
 
+    @abstractmethod
     def encode_states(self, text: str) -> torch.Tensor:
         """Encode a text that fits into the encoder's window: (1, tokens, dimensions)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def given_states(self, states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """Return the states that the network takes, (1, tokens, dimensions), from those of the text encoder.
 
@@ -152,7 +159,6 @@ class TextStatesConditioner(Conditioner):
             states: States in the encoder's precision, on the model's device.
             mask: 1 for tokens, 0 for padding, (1, tokens); None for no padding.
         """
-        raise NotImplementedError
 
     @torch.inference_mode()
     def encode_given(self, tensors: Tensors) -> Tensors:

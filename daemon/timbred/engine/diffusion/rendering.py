@@ -1,5 +1,6 @@
 """The life of a generation, as families with different codecs define it."""
 
+from abc import ABC, abstractmethod
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -32,7 +33,7 @@ class Codec(Protocol):
 CodecKind = TypeVar("CodecKind", bound=Codec)
 
 
-class Rendering(Generic[CodecKind]):
+class Rendering(ABC, Generic[CodecKind]):
     """Begins, continues and decodes the generations of one model.
 
     Args:
@@ -54,13 +55,13 @@ class Rendering(Generic[CodecKind]):
         self.sampling = sampling
         self.scheduler_config = scheduler_config
 
+    @abstractmethod
     def begin(self, order: RenderOrder, text_conditioning: Tensors) -> Generation:
         """Begin a generation, before its first step; `text_conditioning` is the text conditioning of one take."""
-        raise NotImplementedError
 
+    @abstractmethod
     def encode_sound(self, samples: torch.Tensor, seconds: float) -> torch.Tensor:
         """Return the latents of a sound, (channels, frames) at the native rate, fitted to a length: one take."""
-        raise NotImplementedError
 
     def after_step(self, generation: Generation) -> None:
         """Do what is due after a step."""
@@ -68,18 +69,18 @@ class Rendering(Generic[CodecKind]):
     def begin_next_window(self, generation: Generation) -> None:
         """Begin the next window of a generation whose steps are done, if there is one."""
 
+    @abstractmethod
     def preview(self, generation: Generation) -> RenderedSounds:
         """Decode the predicted result of the first take.
 
         Raises:
             RuntimeError: No step was taken.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, generation: Generation) -> RenderedSounds:
         """Decode the takes of a finished generation."""
-        raise NotImplementedError
 
+    @abstractmethod
     def begin_stream(self, generation: Generation) -> PieceStream:
         """Return a stream of the sound of a finished generation, decoded in pieces."""
-        raise NotImplementedError
