@@ -1,5 +1,6 @@
-"""The report of `python -m benchmarks gpu`: each figure and check has a value or a reason, also where a part ended."""
+"""`python -m benchmarks gpu` with tiny models, on any machine: each figure and check has a value or a reason."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,52 @@ from benchmarks import full_size, gpu
 from benchmarks.gpu_report import CHECKS, FIGURES, MODELS, PartReport, Report, Row, complete_rows, read_rows
 from benchmarks.measurement import Measurement
 from tests.processes import none_left
+
+ROOT = Path(__file__).parents[1]
+
+LIMIT_S = 3_600
+"""Seconds that no machine needs: what is tested is the report, not the limit."""
+
+NOT_ON_A_CPU = {"step_graphs", "whole_render", "floor"}
+NOT_FOR_A_MODEL = {("whole_render", "audioldm2-base"), ("three_models", "stable-audio-3-small")}
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("gpu")
+    command = [sys.executable, "-m", "benchmarks", "gpu", "--tiny", "--limit", str(LIMIT_S), "--output", str(folder)]
+    with none_left():
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout == (folder / "gpu.md").read_text("utf-8")
+    return folder
+
+
+@pytest.mark.timeout(1_800)  # it starts a dozen processes that import torch
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU's own rows are measured there")
+def test_gpu_report_has_every_row_with_its_value_or_reason(output: Path):
+    report: dict[str, Any] = json.loads((output / "gpu.json").read_text("utf-8"))
+    assert report["is_tiny"] is True
+    assert report["versions"]["torch"] == torch.__version__
+    assert 0.0 < report["elapsed_s"] < report["limit_s"] == LIMIT_S
+    for rows, kinds in ((report["figures"], FIGURES), (report["checks"], CHECKS)):
+        assert [(row["number"], row["name"], row["model"], row["unit"], row["goal"]) for row in rows] == [
+            (kind.number, kind.name, model, kind.unit, kind.goal) for kind in kinds for model in MODELS
+        ]
+        for row in rows:
+            if row["name"] in NOT_ON_A_CPU or (row["name"], row["model"]) in NOT_FOR_A_MODEL:
+                assert (row["value"], row["is_met"]) == (None, None)
+                assert row["reason"] and not row["reason"].startswith("failed"), row
+            else:
+                assert row["value"] is not None, row
+                assert row["value"] > 0.0 or row["name"] in {"overhead", "cancelling", "out_of_memory"}, row
+                assert isinstance(row["is_met"], bool)
+                assert row["detail"] and not row["reason"], row
+    assert all(row["is_met"] for row in report["checks"] if row["value"] is not None)
+    assert [row["number"] for row in report["figures"][:: len(MODELS)]] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 11]
+    table = (output / "gpu.md").read_text("utf-8")
+    for row in (*report["figures"], *report["checks"]):
+        assert f"| `{row['name']}` | {row['model']} | {row['unit']} |" in table
 
 
 def test_gpu_needs_a_gpu_for_real_sizes(monkeypatch: pytest.MonkeyPatch):
