@@ -178,9 +178,6 @@ def _measure_pairs(options: Options, report: PartReport, client: Client) -> None
 
 def measure_memory(options: Options, report: PartReport) -> None:
     """Measure the memory of three models that share components."""
-    if options.model != BASE:
-        report.skip("three_models", "its goal is about AudioLDM 2 models, which share all but their networks")
-        return
     folders = three_models.write_checkpoints(options.folder, 1)
     report.measure("three_models", lambda: three_models.measure(folders).weights)
 

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.measurement import Measurement
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 """Version of the JSON file."""
 
 BASE, SMALL = "audioldm2-base", "stable-audio-3-small"
@@ -30,6 +30,7 @@ class RowKind:
         part: Process that measures it.
         number: Number of the figure; None for a check.
         is_minimum: True if values above the goal are better.
+        not_for: Models that it isn't measured for, with the reasons.
     """
 
     name: str
@@ -39,7 +40,10 @@ class RowKind:
     part: PartName
     number: int | None = None
     is_minimum: bool = False
+    not_for: Mapping[str, str] = field(default_factory=dict[str, str])
 
+
+NO_SHARED_PARTS_REASON = "its goal is about AudioLDM 2 models, which share all but their networks"
 
 FIGURES: tuple[RowKind, ...] = (
     RowKind("overhead", "request to finished file, less the bare call", "ms", 3.0, "daemon", 1),
@@ -51,7 +55,15 @@ FIGURES: tuple[RowKind, ...] = (
     RowKind("text_stage", "text stage, cached prompt / uncached prompt", "ratio", 0.02, "engine", 7),
     RowKind("cancelling", "steps after a cancel", "steps", 1.0, "daemon", 8),
     RowKind("first_sound", "first sound heard / whole render", "ratio", 0.85, "engine", 9),
-    RowKind("three_models", "memory of three models resident / apart", "ratio", 0.71, "memory", 11),
+    RowKind(
+        "three_models",
+        "memory of three models resident / apart",
+        "ratio",
+        0.71,
+        "memory",
+        11,
+        not_for={SMALL: NO_SHARED_PARTS_REASON},
+    ),
 )
 
 LARGEST, RMS = "largest difference / largest value", "RMS of the difference / RMS"
@@ -75,6 +87,7 @@ class Row:
         value: The measured value.
         detail: The measurements behind it in words.
         reason: The reason that it wasn't measured.
+        is_missing: True if it should have been measured; False also for one that this machine or model can't have.
     """
 
     name: str
@@ -82,6 +95,7 @@ class Row:
     value: float | None = None
     detail: str = ""
     reason: str = ""
+    is_missing: bool = False
 
     @property
     def kind(self) -> RowKind:
@@ -109,12 +123,13 @@ class PartReport:
         try:
             measured = work()
         except Exception as error:  # noqa: BLE001  one row's failure must not prevent the others
-            self.skip(name, f"failed with {type(error).__name__}: {error}"[:500])
+            reason = f"failed with {type(error).__name__}: {error}"[:500]
+            self._add(Row(name, self._model, reason=reason, is_missing=True))
             return
         self._add(Row(name, self._model, float(measured.value), measured.detail))
 
     def skip(self, name: str, reason: str) -> None:
-        """Add a row that isn't measured."""
+        """Add a row that this machine or model can't have."""
         self._add(Row(name, self._model, reason=reason))
 
     def _add(self, row: Row) -> None:
@@ -130,13 +145,14 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def complete_rows(rows: Sequence[Row], ends: Mapping[tuple[PartName, str], str]) -> list[Row]:
-    """Return a row for each kind and model; those that are missing have the end of their part as their reason."""
+    """Return a row for each kind and model; a missing one has the end of its part as its reason."""
     measured = {(row.name, row.model): row for row in rows}
     complete: list[Row] = []
     for kind in (*FIGURES, *CHECKS):
         for model in MODELS:
-            reason = ends.get((kind.part, model), "this part was not run")
-            complete.append(measured.get((kind.name, model), Row(kind.name, model, reason=reason)))
+            end = ends.get((kind.part, model), "this part was not run") or "the part ended without this row"
+            absent = Row(kind.name, model, reason=kind.not_for.get(model, end), is_missing=model not in kind.not_for)
+            complete.append(measured.get((kind.name, model), absent))
     return complete
 
 
@@ -162,9 +178,23 @@ class Report:
 
     @property
     def failed_checks(self) -> list[Row]:
-        """Checks that ran and did not hold, or failed with an error."""
-        checks = [row for row in self.rows if row.kind in CHECKS]
-        return [row for row in checks if row.is_met is False or row.reason.startswith("failed")]
+        """Checks that ran and did not hold."""
+        return [row for row in self.rows if row.kind in CHECKS and row.is_met is False]
+
+    @property
+    def missing(self) -> list[Row]:
+        """Figures and checks that should have been measured and weren't."""
+        return [row for row in self.rows if row.is_missing]
+
+    @property
+    def failure(self) -> str:
+        """The missing rows, and the checks that don't hold, in words; empty without any."""
+        by_reason: dict[str, list[str]] = {}
+        for row in self.missing:
+            by_reason.setdefault(row.reason, []).append(f"{row.name} ({row.model})")
+        lines = [f"not measured: {', '.join(names)}: {reason}" for reason, names in by_reason.items()]
+        lines += [f"doesn't hold: {row.name} ({row.model}): {row.detail}" for row in self.failed_checks]
+        return "\n".join(lines)
 
     def write(self, folder: Path) -> None:
         """Write `gpu.json` and `gpu.md`."""
@@ -214,12 +244,14 @@ def _row_json(row: Row) -> dict[str, Any]:
         "is_met": row.is_met,
         "detail": row.detail,
         "reason": row.reason,
+        "is_missing": row.is_missing,
     }
 
 
 def _row_markdown(row: Row) -> str:
     kind = row.kind
-    result = "not measured" if row.value is None else f"{row.value:.3g}"
+    without_value = "missing" if row.is_missing else "not measured"
+    result = without_value if row.value is None else f"{row.value:.3g}"
     met = {None: "", True: "yes", False: "no"}[row.is_met]
     goal = f"{'at least' if kind.is_minimum else 'at most'} {kind.goal:g}"
     words = (row.reason or row.detail).replace("|", "/").replace("\n", " ")
