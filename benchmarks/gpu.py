@@ -109,9 +109,14 @@ def run_parts(folders: Folders, limit_s: float, is_tiny: bool) -> list[Row]:
         if failure:
             ends[name, model] = f"the checkpoints couldn't be written: {failure}"
             continue
+        began_at = time.monotonic()
         found, ends[name, model] = run_part(name, model, folders, allot(share, shares[index + 1 :]), is_tiny)
         rows += found
-        print(f"{name} of {model}: {len(found)} rows {ends[name, model]}".rstrip(), file=sys.stderr)
+        elapsed_s = time.monotonic() - began_at
+        print(
+            f"{name} of {model}: {len(found)} rows in {elapsed_s:.0f} s; {ends[name, model]}".rstrip("; "),
+            file=sys.stderr,
+        )
     return complete_rows(rows, ends)
 
 

@@ -16,7 +16,7 @@ from tests.processes import none_left
 
 ROOT = Path(__file__).parents[1]
 
-LIMIT_S = 3_600
+LIMIT_S = 100_000
 """Seconds that no machine needs: what is tested is the report, not the limit."""
 
 NOT_ON_A_CPU = {"step_graphs", "whole_render", "floor"}
@@ -34,7 +34,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.timeout(1_800)  # it starts a dozen processes that import torch
+@pytest.mark.timeout(3_600)  # it starts a dozen processes that import torch
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU's own rows are measured there")
 def test_gpu_report_has_every_row_with_its_value_or_reason(output: Path):
     report: dict[str, Any] = json.loads((output / "gpu.json").read_text("utf-8"))
