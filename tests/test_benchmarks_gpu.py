@@ -30,7 +30,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with none_left():
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout == (folder / "gpu.md").read_text("utf-8")
+    assert done.stdout.strip() == (folder / "gpu.md").read_text("utf-8").strip()
     return folder
 
 
