@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.trace import MAX_FILE_COUNT, MAX_FUNCTION_COUNT
+from benchmarks.trace import MAX_FILE_COUNT, MAX_FUNCTION_COUNT, CallTrace
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,6 +26,12 @@ def test_trace_counts_stay_within_their_bounds(report: str):
     files, functions = map(int, counts.groups())
     assert 20 < files <= MAX_FILE_COUNT, report
     assert 100 < functions <= MAX_FUNCTION_COUNT, report
+
+
+def test_trace_leaves_out_functions_of_other_events():
+    request, restart = ("a.py", "receive"), ("b.py", "restart")
+    traces = [CallTrace(dict.fromkeys(calls)) for calls in ([request, restart], [request], [restart, request])]
+    assert list(traces[0].common_with(traces[1:]).calls) == [request]
 
 
 def test_trace_passes_the_modules_that_the_concepts_page_names(report: str):
