@@ -1,10 +1,10 @@
 """Package files and functions that the daemon executes for one `generate` over UDP, from its datagram to `done`.
 
 The daemon runs in this process with all its transports; the engine is the one of the tests, which needs no model. A
-request is completed before the counted ones, so that imports and the first start of threads don't count. A function is a
-code object of the package other than a module's body; comprehensions belong to their function. Calls of every thread
-of the daemon count. The functions that each of three equal requests executes are counted, so that those of other events
-at the same time, such as a restart of the player on a machine without audio, are not.
+request is completed before the counted ones, so that imports and the first start of threads don't count. A function is
+a code object of the package other than a module's body; comprehensions belong to their function. Calls of every thread
+of the daemon count. The functions that each of three equal requests executes are counted, so that those of other
+events at the same time, such as a restart of the player on a machine without audio, are not.
 """
 
 import asyncio
