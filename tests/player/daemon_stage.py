@@ -1,16 +1,18 @@
 """The whole daemon with a player on a JACK server, an engine that renders sines, and a recorder."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.player.player_stage import RATE, Recording, Require, recording
 from tests.test_server import TIMEOUT_S, running
 from timbred.protocol import messages as m
 from timbred.server import Daemon
 from timbred.transports.base import InProcessClient
+
+Recorded = TypeVar("Recorded")
 
 
 @asynccontextmanager
@@ -42,6 +44,26 @@ async def resting(daemon: Daemon) -> None:
     """Until the engine has nothing to do."""
     while any(daemon.scheduler.jobs.live()):
         await asyncio.sleep(0.01)
+
+
+MAX_RECORDINGS = 10
+
+
+async def undisturbed(record: Callable[[], Awaitable[tuple[Recorded, int]]]) -> Recorded:
+    """Return the first recording during which the device was never late, as it may be on a loaded machine.
+
+    `record` returns a recording and its `disturbances`.
+    """
+    for _ in range(MAX_RECORDINGS):
+        recorded_sound, disturbance_count = await record()
+        if not disturbance_count:
+            return recorded_sound
+    raise AssertionError(f"the device was late in each of {MAX_RECORDINGS} recordings")
+
+
+def disturbances(daemon: Daemon) -> int:
+    """Return the number of times that the device ran out of samples or was late."""
+    return daemon.player.underruns + daemon.player.last.late
 
 
 async def taken(daemon: Daemon, frame: int) -> None:

@@ -10,7 +10,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.player.daemon_stage import recorded, taken, until
+from tests.player.daemon_stage import disturbances, recorded, taken, undisturbed, until
 from tests.player.player_stage import RATE, JackServer, Require
 from tests.player.test_mixer import NOW, largest_step, mixer, noise, sine
 from tests.test_server import TIMEOUT_S, audioldm, importable, running
@@ -131,7 +131,7 @@ def aligned(captured: Samples, sound: Samples) -> Samples:
 async def test_mixer_growing_sound_as_heard_equals_the_file(
     jack: JackServer, require_host: Require, tmp_path: Path, audioldm: Path
 ):
-    async def conversation() -> tuple[Samples, Path]:
+    async def conversation() -> tuple[tuple[Samples, Path], int]:
         async with recorded(require_host, tmp_path, audioldm, *SETTINGS) as (daemon, client, record):
             client.send(**request("a"))
             received: dict[str, Any] = {}
@@ -143,9 +143,9 @@ async def test_mixer_growing_sound_as_heard_equals_the_file(
             assert received["playing"].voice == 1, "a free one"
             assert received["ended"].frame - received["playing"].frame == 2 * RATE
             await taken(daemon, received["ended"].frame)
-            return record.samples(), Path(received["take"].path)
+            return (record.samples(), Path(received["take"].path)), disturbances(daemon)
 
-    captured, path = await conversation()
+    captured, path = await undisturbed(conversation)
     sound = np.asarray(soundfile.read(path, dtype="float32", always_2d=True)[0], np.float32)
     part = aligned(captured, sound)[:, :1]
     level = float((part * sound).sum() / (sound**2).sum())
@@ -159,8 +159,9 @@ async def test_mixer_growing_sound_starts_before_it_is_finished_and_waits_withou
     """The largest step is the sound's own: as in its file, that of a tone that begins at full level."""
     gate = tmp_path / "gate"
 
-    async def conversation() -> tuple[Samples, Path]:
+    async def conversation() -> tuple[tuple[Samples, Path], int]:
         async with recorded(require_host, tmp_path, audioldm, *SETTINGS) as (daemon, client, record):
+            gate.unlink(missing_ok=True)
             client.send(**request("a", f"half {gate}", voice=7))
             playing = await until(client, m.Playing)
             assert playing.voice == 7
@@ -172,9 +173,9 @@ async def test_mixer_growing_sound_starts_before_it_is_finished_and_waits_withou
             ended = await until(client, m.Ended)
             assert (ended.take, ended.reason) == (take.take_id, "finished")
             await taken(daemon, ended.frame)
-            return record.samples(), Path(take.path)
+            return (record.samples(), Path(take.path)), disturbances(daemon)
 
-    captured, path = await conversation()
+    captured, path = await undisturbed(conversation)
     sound = soundfile.read(path, dtype="float32", always_2d=True)[0]
     own = np.abs(np.diff(sound, axis=0)).max()
     assert own < 0.1
