@@ -3,7 +3,7 @@
 The daemon runs in this process with all its transports; the engine is the one of the tests, which needs no model. A
 request is completed before the counted ones, so that imports and the first start of threads don't count. A function is
 a code object of the package other than a module's body; comprehensions belong to their function. Calls of every thread
-of the daemon count. The functions that each of three equal requests executes are counted, so that those of other
+of the daemon count. The functions that each of ten equal requests executes are counted, so that those of other
 events at the same time, such as a restart of the player on a machine without audio, are not.
 """
 
@@ -30,7 +30,7 @@ ENGINE_PROGRAM = (sys.executable, "-m", "tests.fake_engine")
 REQUEST_TIMEOUT_S = 120.0
 """Seconds after which a request that hasn't ended fails the measurement."""
 
-COUNTED_REQUEST_COUNT = 3
+COUNTED_REQUEST_COUNT = 10
 
 INNER_CODE_NAMES = frozenset({"<module>", "<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"})
 
