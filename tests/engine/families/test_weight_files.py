@@ -2,14 +2,25 @@
 
 import gc
 import sys
+import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import accelerate
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from timbred.engine.families.component_loader import convert_weights, read_into_page_cache, release_pages
+from tests.patience import TIMEOUT_S
+from timbred.engine.families import component_loader
+from timbred.engine.families.component_loader import (
+    convert_weights,
+    load_weights,
+    read_into_page_cache,
+    release_pages,
+)
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="pages are given back on Linux only")
 NUMBERS = torch.arange(300_000, dtype=torch.float32)
@@ -86,3 +97,30 @@ def test_release_pages_frees_only_its_own_pages_and_rereads_them(file: Path):
 def test_read_into_page_cache_names_a_missing_file(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"gone\.safetensors"):
         read_into_page_cache([tmp_path / "gone.safetensors"])
+
+
+def test_load_weights_constructs_one_component_at_a_time(file: Path, monkeypatch: pytest.MonkeyPatch):
+    """While a library constructs a component, parameters that another thread assigns would lose their values."""
+    order: list[str] = []
+    is_read = threading.Event()
+
+    class Component(Mapped):
+        @classmethod
+        def from_pretrained(cls, folder: str, **_: Any) -> "Component":
+            order.append("second constructed")
+            return cls(Path(folder) / file.name)
+
+    def read(_files: Sequence[Path]) -> None:
+        is_read.set()
+
+    monkeypatch.setattr(component_loader, "read_into_page_cache", read)
+    files = (file.with_name("config.json"), file)
+    loaded: list[Component] = []
+    second = threading.Thread(target=lambda: loaded.append(load_weights(Component, files, torch.float32, False, True)))
+    with component_loader.library_lock, accelerate.init_empty_weights():
+        second.start()
+        assert is_read.wait(TIMEOUT_S)
+        order.append("first constructed")
+    second.join(TIMEOUT_S)
+    assert order == ["first constructed", "second constructed"]
+    assert torch.equal(loaded[0].weight, NUMBERS)

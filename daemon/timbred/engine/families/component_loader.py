@@ -14,6 +14,7 @@ import mmap
 import os
 import pickle
 import sys
+import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +35,13 @@ from timbred.models.checkpoint import Checkpoint, inspect, weight_files
 
 SAFETENSORS_STEMS = {"diffusion_pytorch_model": "diffusion_pytorch_model", "pytorch_model": "model"}
 """Beginnings of the names of `.bin` files, and the names that the converted files begin with."""
+
+library_lock = threading.Lock()
+"""Held while a library constructs a component.
+
+`accelerate` replaces `torch.nn.Module.register_parameter` for the whole process meanwhile: parameters that another
+thread assigns in that time lose their values.
+"""
 
 _READ_BLOCK_BYTES = 1 << 26
 _RELEASE_BLOCK_BYTES = 1 << 24
@@ -261,12 +269,14 @@ def load_weights(kind: type[Any], files: tuple[Path, ...], precision: torch.dtyp
     """Load a component's weights in float32, and convert them to `precision`.
 
     `use_safetensors` is explicit, so that a pickled file is read only where no other exists, with `weights_only`. The
-    libraries make the dtype they are given the default of the whole process during a load, hence float32.
+    libraries make the dtype they are given the default of the whole process during a load, hence float32. They
+    construct one component at a time, whatever the thread.
     """
     name = "torch_dtype" if issubclass(kind, diffusers.ModelMixin) else "dtype"
     load_options = {"local_files_only": True, "use_safetensors": not pickled}
     read_into_page_cache(files)
-    model = kind.from_pretrained(str(files[0].parent), **load_options, **{name: torch.float32})
+    with library_lock:
+        model = kind.from_pretrained(str(files[0].parent), **load_options, **{name: torch.float32})
     float32_names = getattr(kind, "_keep_in_fp32_modules", None) or () if precision is torch.float16 else ()
     convert_weights(model, precision, frozenset(float32_names), files, on_host)
     return model
