@@ -19,7 +19,7 @@ for write, name in ((audioldm, "older"), (clap, "clap"), (stable_audio_3, "three
     write(Path(sys.argv[1]) / name)
 """
 
-SECONDS = 0.3
+SOUND_S = 0.3
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def performer_without(daemon_without: DaemonProcess) -> Iterator[UdpClient]:
 
 def render(client: UdpClient, *words: str | float) -> list[Reply]:
     name = new_id()
-    client.say("generate", name, *words, "@seconds", SECONDS, "@steps", 2)
+    client.say("generate", name, *words, "@seconds", SOUND_S, "@steps", 2)
     return client.until_end(name)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from tests.player.daemon_stage import until
+from tests.player.daemon_stage import disturbances, until
 from tests.player.player_stage import RATE, JackServer, Require, recording
 from tests.player.test_player_loop_soak import loop_of_noise
 from tests.player.unbroken import gaps
@@ -93,7 +93,7 @@ async def test_play_refusals_are_answered_and_leave_another_voice_untouched(
                 ended = await until(client, m.Ended)
                 while daemon.player.last.frame < ended.frame + RATE:
                     await asyncio.sleep(0.05)
-                return record.samples(), daemon.player.underruns + daemon.player.last.late
+                return record.samples(), disturbances(daemon)
 
     captured, disturbed = await conversation()
     last = int(np.flatnonzero(np.abs(captured).max(axis=1) > 0)[-1])

@@ -42,7 +42,7 @@ from timbred.ipc.engine_messages import (
 )
 from timbred.models import clap as clap_files
 
-RATE = 48_000
+SAMPLE_RATE_HZ = 48_000
 PROMPT = "a kick drum"
 CPU = device.ComputeDevice(torch.device("cpu"), "CPU", torch.float32)
 
@@ -60,13 +60,13 @@ def stock(folder: Path, sounds: list[NDArray[np.float32]], text: str = PROMPT) -
     extractor: Any = transformers.ClapFeatureExtractor.from_pretrained(folder)
     tokenizer: Any = transformers.RobertaTokenizer.from_pretrained(folder)
     inputs = tokenizer(text, return_tensors="pt")
-    inputs["input_features"] = extractor(sounds, return_tensors="pt", sampling_rate=RATE).input_features
+    inputs["input_features"] = extractor(sounds, return_tensors="pt", sampling_rate=SAMPLE_RATE_HZ).input_features
     with torch.no_grad():
         outputs = model(**inputs)
     return outputs.audio_embeds.numpy(), outputs.text_embeds.numpy()
 
 
-def noise(seconds: float, seed: int = 1, channels: int = 1, rate: int = RATE) -> NDArray[np.float32]:
+def noise(seconds: float, seed: int = 1, channels: int = 1, rate: int = SAMPLE_RATE_HZ) -> NDArray[np.float32]:
     shape = (int(seconds * rate), channels)
     return (0.1 * np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
 
@@ -79,7 +79,7 @@ def component(clap: Path) -> Clap:
 def test_clap_equals_transformers(clap: Path, component: Clap) -> None:
     sounds = [noise(0.5), noise(1.0, 2), noise(10.0, 3)]
     audio, text = stock(clap, [sound[:, 0] for sound in sounds])
-    vectors = np.stack([component.embed_sound(sound, RATE) for sound in sounds])
+    vectors = np.stack([component.embed_sound(sound, SAMPLE_RATE_HZ) for sound in sounds])
     np.testing.assert_allclose(vectors, audio, atol=1e-5)
     scores = component.score_takes(PROMPT, Embeddings(vectors, component.encoder_id))
     np.testing.assert_allclose(scores, audio @ text[0], atol=1e-5)
@@ -87,24 +87,28 @@ def test_clap_equals_transformers(clap: Path, component: Clap) -> None:
 
 def test_clap_resamples_to_its_own_rate(clap: Path, component: Clap) -> None:
     sound = noise(0.5, rate=44_100)
-    audio, _ = stock(clap, [soxr.resample(sound[:, 0], 44_100, RATE)])
+    audio, _ = stock(clap, [soxr.resample(sound[:, 0], 44_100, SAMPLE_RATE_HZ)])
     np.testing.assert_allclose(component.embed_sound(sound, 44_100), audio[0], atol=1e-5)
 
 
 def test_clap_vector_of_equal_channels_is_that_of_one(component: Clap) -> None:
     sound = noise(0.5)
     both = np.repeat(sound, 2, axis=1)
-    np.testing.assert_allclose(component.embed_sound(both, RATE), component.embed_sound(sound, RATE), atol=1e-5)
+    np.testing.assert_allclose(
+        component.embed_sound(both, SAMPLE_RATE_HZ), component.embed_sound(sound, SAMPLE_RATE_HZ), atol=1e-5
+    )
 
 
 def test_clap_hears_channels_that_cancel_each_other(component: Clap) -> None:
     sound = noise(0.5)
     inverted = np.concatenate([sound, -sound], axis=1)
-    np.testing.assert_allclose(component.embed_sound(inverted, RATE), component.embed_sound(sound, RATE), atol=1e-5)
+    np.testing.assert_allclose(
+        component.embed_sound(inverted, SAMPLE_RATE_HZ), component.embed_sound(sound, SAMPLE_RATE_HZ), atol=1e-5
+    )
 
 
 def test_mix_to_mono_keeps_the_power_of_the_channels() -> None:
-    left, right, silence = noise(1.0, 1)[:, 0], noise(1.0, 2)[:, 0], np.zeros(RATE, np.float32)
+    left, right, silence = noise(1.0, 1)[:, 0], noise(1.0, 2)[:, 0], np.zeros(SAMPLE_RATE_HZ, np.float32)
     for channels in ((left, right), (left, silence), (left, -0.5 * left), (left, -0.9 * left + 0.1 * right)):
         stereo = np.stack(channels, axis=1).astype(np.float32)
         assert np.square(mix_to_mono(stereo)).mean() == pytest.approx(np.square(stereo).mean(), rel=1e-4)
@@ -125,8 +129,8 @@ def test_split_excerpts_are_spread_over_the_sound() -> None:
 
 def test_clap_vector_of_a_long_sound_has_all_parts(component: Clap) -> None:
     one, other = noise(10.0, 1), 0.01 * noise(10.0, 2)
-    vector = component.embed_sound(np.concatenate([one, other]), RATE)
-    parts = component.embed_sound(one, RATE) + component.embed_sound(other, RATE)
+    vector = component.embed_sound(np.concatenate([one, other]), SAMPLE_RATE_HZ)
+    parts = component.embed_sound(one, SAMPLE_RATE_HZ) + component.embed_sound(other, SAMPLE_RATE_HZ)
     np.testing.assert_allclose(vector, parts / np.linalg.norm(parts), atol=1e-5)
 
 
@@ -172,7 +176,7 @@ def test_clap_refuses_vectors_that_are_not_finite(clap: Path, tmp_path: Path) ->
 
     damaged = loaded(changed_weights(clap, tmp_path / "damaged", spoil))
     with pytest.raises(ModelError, match="aren't finite"):
-        damaged.embed_sound(noise(0.5), RATE)
+        damaged.embed_sound(noise(0.5), SAMPLE_RATE_HZ)
 
 
 def test_load_clap_uses_a_copy_that_is_in_memory(clap: Path, tmp_path: Path) -> None:
@@ -225,7 +229,7 @@ class Choice:
 def task(job: int, rank: int = 1, ranks: bool = False, values: tuple[float, ...] = (0.1, 0.3, 0.2)) -> EmbeddingTask:
     takes = np.array(values, np.float32)[:, None, None]
     render = RenderJob(job=job, model=ModelSource(name="tiny", folder=""), order=order(), rank=rank)
-    return EmbeddingTask(render, RenderedSounds(takes, RATE), ranks)
+    return EmbeddingTask(render, RenderedSounds(takes, SAMPLE_RATE_HZ), ranks)
 
 
 def test_take_embedder_embeds_one_take_at_a_time_and_ranks_them() -> None:
@@ -385,7 +389,7 @@ def test_clap_ranks_takes_of_every_family(
         message, payload = rendered[number]
         assert message.channels == channels
         takes = [np.frombuffer(samples, np.float32).reshape(-1, channels) for samples in payload]
-        mono = [soxr.resample(mix_to_mono(take), message.rate, RATE) for take in takes]
+        mono = [soxr.resample(mix_to_mono(take), message.rate, SAMPLE_RATE_HZ) for take in takes]
         audio, text = stock(clap, mono)
         np.testing.assert_allclose(message.scores, audio @ text[0], atol=1e-5)
         assert list(message.scores) == sorted(message.scores, reverse=True)
