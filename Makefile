@@ -7,6 +7,9 @@ BIN := .venv/bin
 SET_UP = test -n "$(PYTHON)" || { echo "timbred: there is no Python here; install Python 3.11, 3.12 or 3.13" >&2; exit 1; }; \
 	$(PYTHON) set_up.py
 
+# a file's tests share a worker; the order of the files is that of tests/conftest.py
+WORKERS := -n 3 --dist loadfile --no-loadscope-reorder
+
 .PHONY: demo test test-bare coverage check wheel docs bench pocket-data pocket-train pocket-eval clean
 
 demo: .venv/.installed
@@ -14,16 +17,16 @@ demo: .venv/.installed
 
 test: check
 	@rm -f .coverage.json
-	$(BIN)/python -m slipcover --dont-wrap-pytest -m pytest -n 3 --dist loadfile; status=$$?; \
+	$(BIN)/python -m slipcover --dont-wrap-pytest -m pytest $(WORKERS); status=$$?; \
 		$(BIN)/python -m tests.branch_coverage .coverage.json; exit $$status
 
 # as on a machine without PortAudio, JACK, Pd, SuperCollider, Node and Chromium; what needs them is skipped
 test-bare: .venv/.installed-for-tests
-	$(BIN)/python -m tests.bare_machine $(BIN)/pytest -n 3 --dist loadfile
+	$(BIN)/python -m tests.bare_machine $(BIN)/pytest $(WORKERS)
 
 # branch coverage of the package, child processes included; `test` prints that of the tests' own processes
 coverage: .venv/.installed-for-tests
-	$(BIN)/pytest -n 3 --dist loadfile --cov --cov-report=term
+	$(BIN)/pytest $(WORKERS) --cov --cov-report=term
 
 check: .venv/.installed-for-tests
 	$(BIN)/ruff check .

@@ -3,9 +3,11 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
+import xdist
 from hypothesis import settings
 
 from tests.host_programs import HOST_MODULES, require_program
@@ -19,6 +21,34 @@ settings.load_profile("timbred")  # a busy machine is no failure
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for every program that a script starts in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+LONGEST_FILES = ("tests/test_benchmarks_gpu.py",)
+"""Test files that take longest, from the longest on."""
+
+
+def order_of_files(paths: Sequence[str]) -> dict[str, int]:
+    """Position of each file in a run of several workers: `LONGEST_FILES`, then those with more tests first.
+
+    Args:
+        paths: the file of each test.
+    """
+    counts = Counter(paths)
+    longest = [path for path in LONGEST_FILES if path in counts]
+    rest = sorted(counts.keys() - set(longest), key=lambda path: (-counts[path], path))
+    return {path: position for position, path in enumerate([*longest, *rest])}
+
+
+def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
+    """Let the workers begin with the longest files, so that none is still at one when the others have finished.
+
+    pytest-xdist keeps this order with `--no-loadscope-reorder`.
+    """
+    if xdist.is_xdist_worker(session):
+        paths = [item.nodeid.split("::", 1)[0] for item in items]
+        positions = order_of_files(paths)
+        ordered = sorted(zip(paths, items, strict=True), key=lambda pair: positions[pair[0]])
+        items[:] = [item for _, item in ordered]
 
 
 imported_at_collection = pytest.StashKey[frozenset[str]]()
