@@ -15,6 +15,9 @@ WORKERS := -n 3 --dist loadfile --no-loadscope-reorder
 demo: .venv/.installed
 	@$(BIN)/timbred demo --set takes.folder=takes
 
+# the tests start Python hundreds of times, so that bytecode which isn't kept is compiled hundreds of times
+test test-bare coverage: export PYTHONDONTWRITEBYTECODE :=
+
 test: check
 	@rm -f .coverage.json
 	$(BIN)/python -m slipcover --dont-wrap-pytest -m pytest $(WORKERS); status=$$?; \
