@@ -32,12 +32,7 @@ coverage: .venv/.installed-for-tests
 	$(BIN)/pytest $(WORKERS) --cov --cov-report=term
 
 check: .venv/.installed-for-tests
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/codespell
-	$(BIN)/lint-imports
-	$(BIN)/pyright
-	$(BIN)/python -m tests.package_counts
+	@$(BIN)/python -m tests.checks
 
 # generated files, then the site, into `site`; a warning fails it
 docs: .venv/.installed-for-docs
