@@ -15,6 +15,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import graph_module
 
+from tests.engine.compile.small_calls import Small, small_calls
 from tests.engine.families.test_latent_diffusion import loudened, order, ours
 from tests.patience import TIMEOUT_S
 from tests.processes import python_path
@@ -209,28 +210,11 @@ def test_module_key_is_independent_of_the_models_folder():
     assert module_key(one) != module_key(other)
 
 
-class Small(torch.nn.Module):
-    """A module that a compiler is quick with."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(3)
-        self.convolution = torch.nn.Conv2d(4, 4, 3, padding=1)
-        self.config: dict[str, Any] = {"channels": 4}
-        self.requires_grad_(False)
-
-    def forward(self, given: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.silu(self.convolution(given)) * 2
-
-
-def small_calls(compile_queue: CompileQueue) -> CompiledCalls:
-    return CompiledCalls(Small.__call__, Small().eval(), compile_queue)
-
-
 COMPILES = """
 import json, pathlib, sys, torch
 from dataclasses import asdict
-from tests.engine.compile.test_compiled_calls import CALLS_BEFORE_COMPILING, CompileQueue, small_calls
+from tests.engine.compile.small_calls import small_calls
+from timbred.engine.compile.compiled_calls import CALLS_BEFORE_COMPILING, CompileQueue
 compile_queue = CompileQueue("on", torch.device("cpu"), pathlib.Path(sys.argv[1]))
 calls, given = small_calls(compile_queue), torch.ones(2, 4, 6, 6)
 calls.request_earlier_shapes()
@@ -244,9 +228,17 @@ print(json.dumps([asdict(compile_queue.counts), [*ready, calls.ready_count], dif
 """
 
 
+QUICK_INDUCTOR = {
+    "TORCHINDUCTOR_COMPILE_THREADS": "1",  # no pool of processes that import torch
+    "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS": "0",  # one kernel is compiled
+    "TORCHINDUCTOR_VEC_ISA_OK": "0",  # no trial of each vector instruction set
+}
+"""Settings with which inductor compiles one small kernel soonest; that and how artefacts are kept stays the same."""
+
+
 def compiled_in_a_process(cache: Path, **environment: str) -> Any:
     own = {"TORCHINDUCTOR_CACHE_DIR": str(cache / "scratch"), "PYTHONPATH": python_path(ROOT)}
-    reported = {**os.environ, **own, **environment}
+    reported = {**os.environ, **QUICK_INDUCTOR, **own, **environment}
     command = [sys.executable, "-c", COMPILES, str(cache / "kept")]
     done = subprocess.run(
         command, env=reported, cwd=ROOT, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
