@@ -9,19 +9,11 @@ from tests.integration.daemons import DaemonProcess, start_real_engine, write_ch
 
 __all__ = ["daemon", "hollow", "start_daemon"]
 
-WRITE_STABLE_AUDIO_3 = """
-import sys
-from pathlib import Path
-from tests.checkpoints import stable_audio_3
-
-stable_audio_3(Path(sys.argv[1]) / "three")
-"""
-
 
 @pytest.fixture(scope="session")
 def stereo_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
     """A daemon with the real engine and tiny random weights of Stable Audio 3, which is stereo."""
-    models = write_checkpoints(tmp_path_factory.mktemp("models"), WRITE_STABLE_AUDIO_3)
+    models = write_checkpoints(tmp_path_factory.mktemp("models"), three="stable_audio_3")
     started = start_real_engine(tmp_path_factory.mktemp("stereo"), {"three": models / "three"})
     yield started
     started.stop()

@@ -111,9 +111,17 @@ def environment(folder: Path, fake_engine: bool) -> dict[str, str]:
     return kept
 
 
-def write_checkpoints(folder: Path, program: str) -> Path:
-    """Run a Python program that writes checkpoints into a folder, its argument; so torch isn't imported here."""
-    subprocess.run([sys.executable, "-c", program, str(folder)], check=True, cwd=ROOT, env=environment(folder, False))
+def write_checkpoints(folder: Path, **families: str) -> Path:
+    """Write tiny checkpoints of these families into a folder, `three="stable_audio_3"` as its subfolder `three`.
+
+    Torch and diffusers are imported now, if no other test module of this process needed them before.
+    """
+    from tests import checkpoints
+    from timbred.engine.families.component_loader import quiet_libraries
+
+    quiet_libraries()
+    for name, family in families.items():
+        getattr(checkpoints, family)(folder / name)
     return folder
 
 

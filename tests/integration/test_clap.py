@@ -10,21 +10,13 @@ from tests.integration.clients import UdpClient, new_id
 from tests.integration.daemons import DaemonProcess, start_real_engine, write_checkpoints
 from tests.integration.osc import Reply
 
-MAKE = """
-import sys
-from pathlib import Path
-from tests.checkpoints import audioldm, clap, stable_audio_3
-
-for write, name in ((audioldm, "older"), (clap, "clap"), (stable_audio_3, "three")):
-    write(Path(sys.argv[1]) / name)
-"""
-
 SOUND_S = 0.3
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoints(tmp_path_factory.mktemp("models"), MAKE)
+    families = {"older": "audioldm", "clap": "clap", "three": "stable_audio_3"}
+    return write_checkpoints(tmp_path_factory.mktemp("models"), **families)
 
 
 @pytest.fixture(scope="module")

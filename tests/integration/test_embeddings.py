@@ -14,20 +14,13 @@ from tests.integration.daemons import DaemonProcess, start_real_engine, write_ch
 from tests.integration.osc import Reply
 from timbred.audiofile.files import read_recipe
 
-MAKE = """
-import sys
-from pathlib import Path
-from tests.checkpoints import stable_audio_3
-
-stable_audio_3(Path(sys.argv[1]) / "three")
-"""
 SECONDS, ROWS = 0.5, 63
 """Length of all sounds here, in seconds and in rows of latents of the tiny Stable Audio 3."""
 
 
 @pytest.fixture(scope="module")
 def real_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
-    models = write_checkpoints(tmp_path_factory.mktemp("models"), MAKE)
+    models = write_checkpoints(tmp_path_factory.mktemp("models"), three="stable_audio_3")
     started = start_real_engine(tmp_path_factory.mktemp("embedded"), {"three": models / "three"})
     yield started
     started.stop()

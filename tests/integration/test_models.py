@@ -13,34 +13,31 @@ from tests.integration.clients import SOUND, UdpClient, order
 from tests.integration.daemons import DaemonProcess, gone, start_real_engine, write_checkpoints
 from tests.integration.osc import Reply
 
-MAKE = """
-import sys
-from pathlib import Path
-import torch
-from transformers import SpeechT5HifiGan
-from tests.checkpoints import audioldm, audioldm2, pickle_weights
+LONG_ENOUGH = 900
+"""Steps of a sound that is still being made when the test has done its part."""
 
-def audible(folder):
-    # random weights are so small that nothing but silence comes out
+
+def make_audible(folder: Path) -> None:
+    """Increase the random weights of a checkpoint's vocoder, which are so small that the sound is silence."""
+    import torch
+    from transformers import SpeechT5HifiGan
+
     vocoder = SpeechT5HifiGan.from_pretrained(folder / "vocoder")
     with torch.no_grad():
         for weights in vocoder.parameters():
             weights.mul_(10)
     vocoder.save_pretrained(folder / "vocoder")
-    return folder
-
-audible(audioldm2(Path(sys.argv[1]) / "audioldm2"))
-pickle_weights(audible(audioldm(Path(sys.argv[1]) / "audioldm")))
-"""
-
-LONG_ENOUGH = 900
-"""Steps of a sound that is still being made when the test has done its part."""
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a checkpoint of each family, the older one with .bin weights."""
-    folder = write_checkpoints(tmp_path_factory.mktemp("models"), MAKE)
+    from tests import checkpoints
+
+    folder = write_checkpoints(tmp_path_factory.mktemp("models"), audioldm2="audioldm2", audioldm="audioldm")
+    for name in ("audioldm2", "audioldm"):
+        make_audible(folder / name)
+    checkpoints.pickle_weights(folder / "audioldm")
     damaged = shutil.copytree(folder / "audioldm2", folder / "damaged")
     weights = next((damaged / "unet").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:5000])

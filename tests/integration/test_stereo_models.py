@@ -13,16 +13,6 @@ from tests.integration import clients
 from tests.integration.clients import SOUND, TIMEOUT_S, UdpClient, new_id, order
 from tests.integration.daemons import DaemonProcess, start_real_engine, write_checkpoints
 
-MAKE = """
-import sys
-from pathlib import Path
-from tests.checkpoints import ace_step, stable_audio, stable_audio_3
-
-ace_step(Path(sys.argv[1]) / "song")
-stable_audio(Path(sys.argv[1]) / "open")
-stable_audio_3(Path(sys.argv[1]) / "three")
-"""
-
 RATE = 48_000
 MODELS = ("open", "three")
 ALL_MODELS = (*MODELS, "song")
@@ -31,7 +21,8 @@ ALL_MODELS = (*MODELS, "song")
 @pytest.fixture(scope="module")
 def stereo_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
     """A daemon with both families; the default is Stable Audio 3."""
-    models = write_checkpoints(tmp_path_factory.mktemp("models"), MAKE)
+    families = {"song": "ace_step", "open": "stable_audio", "three": "stable_audio_3"}
+    models = write_checkpoints(tmp_path_factory.mktemp("models"), **families)
     started = start_real_engine(
         tmp_path_factory.mktemp("stereo"), {name: models / name for name in ("three", "open", "song")}
     )
