@@ -23,7 +23,30 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for every program th
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-LONGEST_FILES = ("tests/test_benchmarks_gpu.py",)
+LONGEST_FILES = (
+    "tests/test_benchmarks_gpu.py",
+    "tests/cli/test_commands.py",
+    "tests/integration/test_models.py",
+    "tests/engine/compile/test_compiled_calls.py",
+    "tests/cli/test_train.py",
+    "tests/engine/compile/test_onednn_packing.py",
+    "tests/integration/test_stereo_models.py",
+    "tests/integration/test_clap.py",
+    "tests/integration/test_failures.py",
+    "tests/integration/test_takes_folder.py",
+    "tests/integration/test_loras.py",
+    "tests/integration/test_embeddings.py",
+    "tests/bridges/test_supercollider.py",
+    "tests/bridges/test_puredata.py",
+    "tests/bridges/test_touchdesigner.py",
+    "tests/max/test_devices.py",
+    "tests/cli/test_demo.py",
+    "tests/client/test_client.py",
+    "tests/test_wheel.py",
+    "tests/test_bare_machine.py",
+    "tests/test_server.py",
+    "tests/test_benchmarks.py",
+)
 """Test files that take longest, from the longest on."""
 
 

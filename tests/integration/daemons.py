@@ -125,11 +125,15 @@ def write_checkpoints(folder: Path, **families: str) -> Path:
     return folder
 
 
-def start_real_engine(folder: Path, models: Mapping[str, Path]) -> DaemonProcess:
-    """Start a daemon with the real engine on one thread of the CPU and these models, the first one the default."""
+def start_real_engine(folder: Path, models: Mapping[str, Path], spare: str = "off") -> DaemonProcess:
+    """Start a daemon with the real engine on one thread of the CPU and these models, the first one the default.
+
+    A spare engine (`spare="auto"`) imports torch too, as soon as no test has made a request for three seconds.
+    """
     sources = (f"models.{name}.source={path}" for name, path in models.items())
     default = f"models.default={next(iter(models))}"
-    return DaemonProcess(folder, *sources, default, "device=cpu", "device.threads=1", fake_engine=False)
+    settings = (default, "device=cpu", "device.threads=1", f"engine.spare={spare}")
+    return DaemonProcess(folder, *sources, *settings, fake_engine=False)
 
 
 def gone(processes: list[psutil.Process], within: float = TIMEOUT_S) -> bool:

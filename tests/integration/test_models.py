@@ -62,7 +62,7 @@ def performer(real_daemon: DaemonProcess) -> Iterator[UdpClient]:
 
 def start(models: Path, folder: Path) -> DaemonProcess:
     sources = {"tiny": models / "audioldm2", "older": models / "audioldm", "damaged": models / "damaged"}
-    return start_real_engine(folder, sources)
+    return start_real_engine(folder, sources, spare="auto")
 
 
 @pytest.mark.parametrize("model", ["tiny", "older"])
