@@ -29,6 +29,7 @@ LONGEST_FILES = (
     "tests/integration/test_models.py",
     "tests/engine/compile/test_compiled_calls.py",
     "tests/cli/test_train.py",
+    "tests/engine/diffusion/test_generation.py",
     "tests/engine/compile/test_onednn_packing.py",
     "tests/integration/test_stereo_models.py",
     "tests/integration/test_clap.py",
