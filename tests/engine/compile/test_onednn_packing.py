@@ -189,7 +189,9 @@ class WithBeats(EventRecorder):
 def started(**settings: Any) -> Generator[tuple[EngineLink, WithBeats]]:
     recorder = WithBeats()
     yield (
-        EngineLink(EngineSettings(program=REAL, heartbeat_s=0.05, timeout_s=TIMEOUT_S, **settings), recorder),
+        EngineLink(
+            EngineSettings(program=REAL, threads=1, heartbeat_s=0.05, timeout_s=TIMEOUT_S, **settings), recorder
+        ),
         recorder,
     )
 
