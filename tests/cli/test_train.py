@@ -17,18 +17,21 @@ import numpy as np
 import psutil
 import pytest
 import soundfile
+import torch
 
 from tests import checkpoints
 from tests.disks import on_disk
 from tests.patience import TIMEOUT_S
 from tests.processes import python_path
 from timbred.cli import train as command
+from timbred.cli.terminal import Display
 from timbred.cli.train import TrainingOptions, train
+from timbred.engine import training
 from timbred.errors import BadAudio, BadRequest, MissingWeights, ModelError, UnknownModel
 from timbred.models.checkpoint import read_tensor_header
 from timbred.models.lora import LoraRegistry, inspect_lora
 from timbred.models.registry import Registry, build
-from timbred.models.training_set import TrainingFiles
+from timbred.models.training_set import TrainingFiles, TrainingOrder
 
 ROOT = Path(__file__).parents[2]
 RATE_HZ = 16_000
@@ -148,25 +151,41 @@ def end(process: "subprocess.Popen[str]", children: list[psutil.Process]) -> tup
     return output, errors
 
 
+def train_in_this_process(order: TrainingOrder, _: Display) -> None:
+    """Train without the process of the command, on one thread like the others."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        training.train(order, lambda _: None)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def saved_step(trainee: Trainee, name: str) -> int:
     header, _ = read_tensor_header(TrainingFiles(trainee.loras, name).state)
     return int(header["__metadata__"]["step"])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a process can't send itself Ctrl-C alone there")
-def test_train_that_is_interrupted_is_continued_by_the_same_command(trainee: Trainee) -> None:
-    process = trainee.start("tones", "--steps", "1000000", "--previews", "2")
+def test_train_that_is_interrupted_is_continued_by_the_same_command(
+    trainee: Trainee, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rate = ("--learning-rate", str(OPTIONS.learning_rate))
+    process = trainee.start("tones", "--steps", "1000000", "--previews", "2", *rate)
     children = read_until(process, "step-000004.wav")
+    with pytest.raises(BadRequest, match="tones is being trained already; wait until it is done"):
+        trainee.call("tones", restart=True)
     process.send_signal(signal.SIGINT)
     output, errors = end(process, children)
     assert (process.returncode, output) == (1, "")
     assert "the same command continues it" in errors
     reached = int(errors.rpartition("after step ")[2].split()[0])
     assert reached == saved_step(trainee, "tones") >= 4
-    status, _, errors = trainee.run("tones", "--steps", str(reached + 2), "--previews", "0")
+    assert (trainee.loras / "tones-previews" / "step-000000.wav").exists(), "a refused restart deletes nothing"
+    status, _, errors = trainee.run("tones", "--steps", str(reached + 2), "--previews", "0", *rate)
     assert status == 0, errors
-    status, _, errors = trainee.run("whole", "--steps", str(reached + 2), "--previews", "0")
-    assert status == 0, errors
+    monkeypatch.setattr(command, "_run", train_in_this_process)
+    trainee.call("whole", steps=reached + 2, previews=0, licence="")
     interrupted, whole = (inspect_lora(trainee.loras / f"{name}.safetensors") for name in ("tones", "whole"))
     assert interrupted.facts == whole.facts, "the hash of the matrices is among the facts"
 
@@ -202,17 +221,6 @@ def test_train_started_by_nohup_ignores_the_end_of_its_terminal(trainee: Trainee
     children[0].send_signal(signal.SIGHUP)
     output, errors = end(process, children)
     assert (process.returncode, output) == (0, f"{trainee.loras / 'tones.safetensors'}\n"), errors
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="a process can't send itself Ctrl-C alone there")
-def test_train_refuses_a_name_that_is_being_trained(trainee: Trainee) -> None:
-    process = trainee.start("tones", "--steps", "1000000", "--previews", "1")
-    children = read_until(process, "step-000000.wav")
-    with pytest.raises(BadRequest, match="tones is being trained already; wait until it is done"):
-        trainee.call("tones", restart=True)
-    process.send_signal(signal.SIGINT)
-    end(process, children)
-    assert (trainee.loras / "tones-previews" / "step-000000.wav").exists()
 
 
 def test_train_names_a_full_disk(trainee: Trainee) -> None:
