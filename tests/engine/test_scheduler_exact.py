@@ -3,6 +3,8 @@
 A take's seed alone reproduces its samples bit-exactly, regardless of the jobs before, after and beside it.
 """
 
+import itertools
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from tests.engine.test_scheduler_pieces import PROGRAM, render
 from tests.ipc.test_engine_client import EventRecorder, engine
 from timbred.ipc import engine_messages
+from timbred.ipc.engine_client import EngineLink
 
 SEEDS = (5, 6, 7)
 
@@ -31,77 +34,80 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def exact(job: int, seeds: tuple[int, ...], **changes: Any) -> engine_messages.RenderJob:
-    plain: dict[str, Any] = {"seconds": 1.0, "is_streamed": False, "exact": True, "scheduler": "dpm++2m", "steps": 4}
-    return render(job, 1, **{**plain, **changes, "seeds": seeds})
+class SharedEngine:
+    """One engine process for all tests, with a number for each job."""
+
+    def __init__(self, link: EngineLink, recorder: EventRecorder) -> None:
+        self.link = link
+        self.recorder = recorder
+        self._numbers = itertools.count(1)
+
+    def exact(self, seeds: tuple[int, ...], **changes: Any) -> int:
+        """Send an exact job; return its number."""
+        plain: dict[str, Any] = {
+            "seconds": 1.0,
+            "is_streamed": False,
+            "exact": True,
+            "scheduler": "dpm++2m",
+            "steps": 4,
+        }
+        return self.send(**{**plain, **changes, "seeds": seeds})
+
+    def send(self, **changes: Any) -> int:
+        number = next(self._numbers)
+        self.link.send(render(number, 1, **changes))
+        return number
+
+    async def rendered(self, job: int) -> Samples:
+        """Return the takes of a job, once they are there."""
+        while True:
+            received = await self.recorder.next()
+            if isinstance(received, tuple) and isinstance(received[0], engine_messages.JobFailed):
+                raise AssertionError(received[0])
+            if (
+                isinstance(received, tuple)
+                and isinstance(received[0], engine_messages.JobRendered)
+                and received[0].job == job
+            ):
+                return {seed: bytes(frame) for seed, frame in zip(received[0].seeds, received[1], strict=True)}
 
 
-async def rendered(recorder: EventRecorder, job: int) -> Samples:
-    """The takes of a job, once they are there."""
-    while True:
-        said = await recorder.next()
-        if isinstance(said, tuple) and isinstance(said[0], engine_messages.JobFailed):
-            raise AssertionError(said[0])
-        if isinstance(said, tuple) and isinstance(said[0], engine_messages.JobRendered) and said[0].job == job:
-            return {seed: bytes(frame) for seed, frame in zip(said[0].seeds, said[1], strict=True)}
-
-
-async def alone_and_together(changes: dict[str, Any]) -> tuple[Samples, Samples]:
+@pytest.fixture(scope="module")
+async def shared() -> AsyncGenerator[SharedEngine]:
     async with engine(PROGRAM) as (link, recorder):
-        await recorder.next()
-        link.send(exact(1, SEEDS, **changes))
-        together = await rendered(recorder, 1)
-        alone: Samples = {}
-        for number, seed in enumerate(SEEDS, start=2):
-            link.send(exact(number, (seed,), **changes))
-            alone |= await rendered(recorder, number)
-    return together, alone
+        assert isinstance(await recorder.next(), engine_messages.EngineReady)
+        yield SharedEngine(link, recorder)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_scheduler_exact_repeats_each_of_several_takes_alone(kind: str):
-    together, alone = await alone_and_together(KINDS[kind])
+async def test_scheduler_exact_repeats_each_of_several_takes_alone(shared: SharedEngine, kind: str) -> None:
+    together = await shared.rendered(shared.exact(SEEDS, **KINDS[kind]))
+    alone: Samples = {}
+    for seed in SEEDS:
+        alone |= await shared.rendered(shared.exact((seed,), **KINDS[kind]))
     assert len(set(together.values())) == len(SEEDS)
     assert together == alone
 
 
-async def beside_others() -> tuple[Samples, Samples, Samples]:
-    async with engine(PROGRAM) as (link, recorder):
-        await recorder.next()
-        link.send(render(1, is_streamed=False, seeds=(1, 2), seconds=1.0))  # its words are encoded by other kernels
-        await rendered(recorder, 1)
-        link.send(exact(2, SEEDS))
-        first = await rendered(recorder, 2)
-        for number in (3, 4):
-            link.send(render(number, is_streamed=number == 4, seeds=(number,), seconds=1.0, steps=20))
-        link.send(exact(5, (1, 2, 3, 4), steps=40))
-        link.send(engine_messages.CancelJob(job=5))
-        link.send(exact(6, SEEDS[::-1]))
-        beside = await rendered(recorder, 6)
-        link.send(engine_messages.CancelJob(job=3))
-        link.send(exact(7, SEEDS[1:2]))
-        after_cancel = await rendered(recorder, 7)
-    return first, beside, after_cancel
+async def test_scheduler_exact_repeats_a_take_beside_others_and_after_cancels(shared: SharedEngine) -> None:
+    plain = shared.send(is_streamed=False, seeds=(1, 2), seconds=1.0)  # its words are encoded by other kernels
+    await shared.rendered(plain)
+    first = await shared.rendered(shared.exact(SEEDS))
+    beside = [shared.send(is_streamed=streamed, seeds=(3,), seconds=1.0, steps=20) for streamed in (False, True)]
+    cancelled = shared.exact((1, 2, 3, 4), steps=40)
+    shared.link.send(engine_messages.CancelJob(job=cancelled))
+    assert await shared.rendered(shared.exact(SEEDS[::-1])) == first
+    shared.link.send(engine_messages.CancelJob(job=beside[0]))
+    assert await shared.rendered(shared.exact(SEEDS[1:2])) == {SEEDS[1]: first[SEEDS[1]]}
 
 
-async def test_scheduler_exact_repeats_a_take_beside_others_and_after_cancels():
-    first, beside, after_cancel = await beside_others()
-    assert first == beside
-    assert after_cancel == {SEEDS[1]: first[SEEDS[1]]}
-
-
-async def steps_told() -> list[tuple[int, int]]:
-    async with engine(PROGRAM) as (link, recorder):
-        await recorder.next()
-        link.send(exact(1, SEEDS))
-        reported: list[tuple[int, int]] = []
-        while True:
-            said = await recorder.next()
-            if isinstance(said, tuple) and isinstance(said[0], engine_messages.StepDone):
-                reported.append((said[0].step, said[0].steps))
-            if isinstance(said, tuple) and isinstance(said[0], engine_messages.JobRendered):
-                return reported
-
-
-async def test_scheduler_exact_progress_counts_the_steps_of_all_takes():
-    assert await steps_told() == [(step, 4 * len(SEEDS)) for step in range(1, 4 * len(SEEDS) + 1)]
+async def test_scheduler_exact_progress_counts_the_steps_of_all_takes(shared: SharedEngine) -> None:
+    job = shared.exact(SEEDS)
+    reported: list[tuple[int, int]] = []
+    while True:
+        message, *_ = await shared.recorder.next()
+        if isinstance(message, engine_messages.StepDone) and message.job == job:
+            reported.append((message.step, message.steps))
+        if isinstance(message, engine_messages.JobRendered) and message.job == job:
+            break
+    assert reported == [(step, 4 * len(SEEDS)) for step in range(1, 4 * len(SEEDS) + 1)]
