@@ -8,7 +8,7 @@ SET_UP = test -n "$(PYTHON)" || { echo "timbred: there is no Python here; instal
 	$(PYTHON) set_up.py
 
 # a file's tests share a worker; the order of the files is that of tests/conftest.py
-WORKERS := -n 3 --dist loadfile --no-loadscope-reorder
+WORKERS := -n 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-bare coverage check wheel docs bench pocket-data pocket-train pocket-eval clean
 
@@ -18,9 +18,9 @@ demo: .venv/.installed
 # the tests start Python hundreds of times, so that bytecode which isn't kept is compiled hundreds of times
 test test-bare coverage: export PYTHONDONTWRITEBYTECODE :=
 
-test: check
+test: .venv/.installed-for-tests
 	@rm -f .coverage.json
-	$(BIN)/python -m slipcover --dont-wrap-pytest -m pytest $(WORKERS); status=$$?; \
+	$(BIN)/python -m tests.checks $(BIN)/python -m slipcover --dont-wrap-pytest -m pytest $(WORKERS); status=$$?; \
 		$(BIN)/python -m tests.branch_coverage .coverage.json; exit $$status
 
 # as on a machine without PortAudio, JACK, Pd, SuperCollider, Node and Chromium; what needs them is skipped

@@ -1,5 +1,9 @@
-"""All checks of `make check`, side by side: `python -m tests.checks`."""
+"""All checks of `make check`, side by side and beside a program: `python -m tests.checks [PROGRAM ARGUMENTS...]`.
 
+The output of the checks follows that of the program. Exit status 1 if a check failed, else that of the program.
+"""
+
+import io
 import os
 import subprocess
 import sys
@@ -54,6 +58,26 @@ def run_checks(checks: Mapping[str, Sequence[str]], output: TextIO) -> list[str]
     return failed
 
 
+def run_beside(checks: Mapping[str, Sequence[str]], command: Sequence[str], output: TextIO) -> tuple[int, list[str]]:
+    """Run all checks beside a program; returns the program's exit status and the names of the checks that failed.
+
+    Args:
+        checks: the command of each check, by its name.
+        command: the program, which has this process's input and output.
+        output: receives the output of the checks when the program has ended.
+    """
+    kept = io.StringIO()
+    with ThreadPoolExecutor(1) as pool:
+        failed = pool.submit(run_checks, checks, kept)
+        status = subprocess.run(command, check=False).returncode
+        names = failed.result()
+    print(kept.getvalue(), end="", file=output, flush=True)
+    return status, names
+
+
 if __name__ == "__main__":
-    failures = run_checks(CHECKS, sys.stdout)
-    sys.exit(f"failed: {', '.join(failures)}" if failures else 0)
+    if sys.argv[1:]:
+        program_status, failures = run_beside(CHECKS, sys.argv[1:], sys.stdout)
+    else:
+        program_status, failures = 0, run_checks(CHECKS, sys.stdout)
+    sys.exit(f"failed: {', '.join(failures)}" if failures else program_status)

@@ -1,11 +1,11 @@
-"""The checks of `make check`: each runs, and a failing one is named with its output."""
+"""The checks of `make check`: each runs, alone or beside a program, and a failing one is named with its output."""
 
 import io
 import os
 import sys
 from pathlib import Path
 
-from tests.checks import run_check, run_checks
+from tests.checks import run_beside, run_check, run_checks
 
 
 def python(program: str, *arguments: str) -> list[str]:
@@ -35,3 +35,13 @@ def test_run_checks_runs_them_side_by_side(tmp_path: Path):
     os.mkfifo(pipe)  # opening one end waits for the other
     checks = {"reader": python(f"open({pipe!r}).read()"), "writer": python(f"open({pipe!r}, 'w').write('here')")}
     assert run_checks(checks, io.StringIO()) == []
+
+
+def test_run_beside_runs_checks_and_program_side_by_side_and_returns_both_results(tmp_path: Path):
+    pipe = str(tmp_path / "pipe")
+    os.mkfifo(pipe)
+    checks = {"reader": python(f"import sys; print(open({pipe!r}).read()); sys.exit(1)")}
+    output = io.StringIO()
+    writer = python(f"import sys; open({pipe!r}, 'w').write('here'); sys.exit(5)")
+    assert run_beside(checks, writer, output) == (5, ["reader"])
+    assert output.getvalue() == "reader: failed with status 1\nhere\n"

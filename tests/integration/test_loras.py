@@ -44,7 +44,13 @@ def lora_daemon(folder: Path) -> Iterator[DaemonProcess]:
         done = pull(folder, name, source, "--licence", "CC0-1.0")
         assert done.returncode == 0, done.stderr
         assert done.stdout == f"{folder / 'loras' / f'{name}.safetensors'}\n"
-    settings = ("device=cpu", "device.threads=1", f"loras.folder={folder / 'loras'}", "player.device=no such device")
+    settings = (
+        "device=cpu",
+        "device.threads=1",
+        "engine.spare=off",
+        f"loras.folder={folder / 'loras'}",
+        "player.device=no such device",
+    )
     started = DaemonProcess(folder, *settings, fake_engine=False)
     yield started
     started.stop()
