@@ -211,10 +211,12 @@ def pauses(sizes: Sizes, report: Reporter) -> list[Outcome]:
             client.until(lambda event: event["type"] == "progress")
             frozen, seconds = (daemon.processes(), sizes.pause_s) if number == 0 else (_engines(daemon), 10.0)
             for process in frozen:
-                process.suspend()
+                with contextlib.suppress(psutil.NoSuchProcess):  # a child may end meanwhile; engines are counted below
+                    process.suspend()
             time.sleep(min(seconds, sizes.pause_s))
             for process in frozen:
-                process.resume()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.resume()
             end = client.until_end(name)
             is_done = end is not None and end["type"] == "done"
             same = daemon.ready_count(ENGINE_READY_PATTERN) == engines
