@@ -8,7 +8,7 @@ SET_UP = test -n "$(PYTHON)" || { echo "timbred: there is no Python here; instal
 	$(PYTHON) set_up.py
 
 # a file's tests share a worker; the order of the files is that of tests/conftest.py
-WORKERS := -n 4 --dist loadfile --no-loadscope-reorder
+WORKERS := -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-bare coverage check wheel docs bench pocket-data pocket-train pocket-eval clean
 
