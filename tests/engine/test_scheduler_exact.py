@@ -93,7 +93,10 @@ async def test_scheduler_exact_repeats_a_take_beside_others_and_after_cancels(sh
     plain = shared.send(is_streamed=False, seeds=(1, 2), seconds=1.0)  # its words are encoded by other kernels
     await shared.rendered(plain)
     first = await shared.rendered(shared.exact(SEEDS))
-    beside = [shared.send(is_streamed=streamed, seeds=(3,), seconds=1.0, steps=20) for streamed in (False, True)]
+    beside = [
+        shared.send(is_streamed=streamed, seeds=(seed,), seconds=1.0, steps=20)
+        for seed, streamed in ((3, False), (4, True))
+    ]
     cancelled = shared.exact((1, 2, 3, 4), steps=40)
     shared.link.send(engine_messages.CancelJob(job=cancelled))
     assert await shared.rendered(shared.exact(SEEDS[::-1])) == first
