@@ -46,6 +46,9 @@ SHARES: dict[tuple[PartName, str], float] = {
 
 CHECKPOINTS_SHARE = 70.0
 
+PART_PROGRAM = (sys.executable, "-m", "benchmarks.gpu_parts")
+"""Command of a part."""
+
 
 @dataclass(frozen=True)
 class Folders:
@@ -59,7 +62,7 @@ class Folders:
 def run_part(name: str, model: str, folders: Folders, limit_s: float, is_tiny: bool) -> tuple[list[Row], str]:
     """Run a part within a time limit; returns its rows, and the reason that others are missing."""
     path = folders.rows / f"{name}-{model}.json"
-    command = [sys.executable, "-m", "benchmarks.gpu_parts", name, model, "--limit", str(limit_s)]
+    command = [*PART_PROGRAM, name, model, "--limit", str(limit_s)]
     command += ["--folder", str(folders.checkpoints), "--cache", str(folders.cache), "--rows", str(path)]
     log_path = path.with_suffix(".log")
     with log_path.open("w+", encoding="utf-8") as log:

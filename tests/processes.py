@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 
+from tests import forked_programs
 from tests.patience import TIMEOUT_S
 
 
@@ -29,9 +30,13 @@ def _is_left(process: psutil.Process, before: set[psutil.Process]) -> bool:
 
 @contextmanager
 def none_left() -> Generator[None]:
-    """Around what starts processes: afterwards only those are there that were there before, and what these began."""
+    """Around what starts processes: afterwards only those are there that were there before, and what these began.
+
+    The process that makes copies of itself (`tests.forked_programs`) counts as there before.
+    """
     before = set(psutil.Process().children(recursive=True))
     yield
+    before.update(psutil.Process(pid) for pid in forked_programs.origins)
     left = [one for one in psutil.Process().children(recursive=True) if _is_left(one, before)]
     assert not left, f"processes are left: {left}"
 

@@ -12,9 +12,8 @@ import torch
 from benchmarks import full_size, gpu
 from benchmarks.gpu_report import CHECKS, FIGURES, MODELS, PartReport, Report, Row, complete_rows, read_rows
 from benchmarks.measurement import Measurement
+from tests.forked_programs import forked_command, torch_program
 from tests.processes import none_left
-
-ROOT = Path(__file__).parents[1]
 
 LIMIT_S = 100_000
 """Seconds that no machine needs: what is tested is the report, not the limit."""
@@ -23,21 +22,20 @@ NOT_ON_A_CPU = {"step_graphs", "whole_render", "floor"}
 NOT_FOR_A_MODEL = {("whole_render", "audioldm2-base"), ("three_models", "stable-audio-3-small")}
 
 
-@pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("gpu")
-    command = [sys.executable, "-m", "benchmarks", "gpu", "--tiny", "--limit", str(LIMIT_S), "--output", str(folder)]
-    with none_left():
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.strip() == (folder / "gpu.md").read_text("utf-8").strip()
-    return folder
-
-
-@pytest.mark.timeout(3_600)  # it starts a dozen processes that import torch
+@pytest.mark.timeout(3_600)
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU's own rows are measured there")
-def test_gpu_report_has_every_row_with_its_value_or_reason(output: Path):
-    report: dict[str, Any] = json.loads((output / "gpu.json").read_text("utf-8"))
+def test_gpu_report_has_every_row_with_its_value_or_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    arguments = ["gpu", "--tiny", "--limit", str(LIMIT_S), "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.setattr(gpu, "PART_PROGRAM", forked_command("benchmarks.gpu_parts"))
+    for name, value in torch_program().items():
+        monkeypatch.setenv(name, value)
+    with none_left():
+        gpu.main()
+    assert capsys.readouterr().out.strip() == (tmp_path / "gpu.md").read_text("utf-8").strip()
+    report: dict[str, Any] = json.loads((tmp_path / "gpu.json").read_text("utf-8"))
     assert report["is_tiny"] is True
     assert report["versions"]["torch"] == torch.__version__
     assert 0.0 < report["elapsed_s"] < report["limit_s"] == LIMIT_S
@@ -56,7 +54,7 @@ def test_gpu_report_has_every_row_with_its_value_or_reason(output: Path):
                 assert row["detail"] and not row["reason"], row
     assert all(row["is_met"] for row in report["checks"] if row["value"] is not None)
     assert [row["number"] for row in report["figures"][:: len(MODELS)]] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 11]
-    table = (output / "gpu.md").read_text("utf-8")
+    table = (tmp_path / "gpu.md").read_text("utf-8")
     for row in (*report["figures"], *report["checks"]):
         assert f"| `{row['name']}` | {row['model']} | {row['unit']} |" in table
 
@@ -148,7 +146,8 @@ def test_gpu_parts_end_at_their_limit(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (rows, end) == ([], "the part ended after its 0 s")
 
 
-def test_gpu_parts_that_fail_say_why(tmp_path: Path):
+def test_gpu_parts_that_fail_say_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(gpu, "PART_PROGRAM", forked_command("benchmarks.gpu_parts"))
     folders = gpu.Folders(tmp_path / "none", tmp_path, tmp_path)
     rows, end = gpu.run_part("nothing", MODELS[0], folders, 600.0, is_tiny=True)
     assert rows == []

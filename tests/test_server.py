@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
+from tests.forked_programs import ENGINE, forked_command
 from tests.patience import LONG_TIMEOUT_SETTINGS, TIMEOUT_S, patient
 from tests.processes import none_left, python_path
 from timbred.config import load
-from timbred.ipc.engine_client import ENGINE_PROGRAM
 from timbred.models.long_texts import Windows
 from timbred.models.tokenizer_files import TokenizerFiles
 from timbred.protocol import messages as m
@@ -222,7 +222,7 @@ def heard_texts(event: m.Event) -> list[tuple[str, int, int, int]]:
 
 async def test_daemon_reports_long_texts_before_the_start_as_the_engine_does(tmp_path: Path, audioldm: Path):
     """With the engine itself, for the embedded model and one in a folder."""
-    async with running(tmp_path, audioldm, "device=cpu", "engine.spare=off", program=ENGINE_PROGRAM) as daemon:
+    async with running(tmp_path, audioldm, "device=cpu", "engine.spare=off", program=forked_command(ENGINE)) as daemon:
         client = daemon.transports.client()
         for model in ("pocket", "tiny"):
             request = generate(model, LONG, model=model, negative=LONG[:300])

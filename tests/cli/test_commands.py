@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 from tests import checkpoints
+from tests.forked_programs import torch_program
 from tests.processes import python_path, run_captured
 from timbred.audiofile.files import read_recipe
 from timbred.storage.recipe import parameters_of
@@ -41,7 +42,7 @@ class Shell:
             "XDG_CONFIG_HOME": str(folder / "config"),
             "XDG_DATA_HOME": str(folder / "data"),
         }
-        self.environment = {**os.environ, **settings}
+        self.environment = {**os.environ, **torch_program(), **settings}
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "timbred", *arguments]

@@ -21,6 +21,7 @@ import torch
 
 from tests import checkpoints
 from tests.disks import on_disk
+from tests.forked_programs import torch_program
 from tests.patience import TIMEOUT_S
 from tests.processes import python_path
 from timbred.cli import train as command
@@ -77,22 +78,25 @@ class Trainee:
         given = ["--model", "tiny", "--rank", "2", "--batch", "1", "--seconds", "0.5"]
         return [sys.executable, "-m", "timbred", "train", name, str(self.sounds), *given, *options, *flags]
 
-    def start(self, name: str, *options: str, before: Sequence[str] = ()) -> "subprocess.Popen[str]":
-        """Start the command, after words that run it in some way."""
+    def start(
+        self, name: str, *options: str, before: Sequence[str] = (), is_copied: bool = True
+    ) -> "subprocess.Popen[str]":
+        """Start the command, after words that run it in some way; its training process may be a copy."""
         environment = {
             "PYTHONPATH": python_path(ROOT),
             "HOME": str(self.folder),
             "PATH": os.environ["PATH"],
             "OMP_NUM_THREADS": "1",
+            **(torch_program() if is_copied and not before else {}),
         }
         return subprocess.Popen(
             [*before, *self.command(name, *options)], env=environment, cwd=self.folder, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
-    def run(self, name: str, *options: str) -> tuple[int, str, str]:
+    def run(self, name: str, *options: str, is_copied: bool = True) -> tuple[int, str, str]:
         """Return exit status, standard output and standard error."""
-        process = self.start(name, *options)
+        process = self.start(name, *options, is_copied=is_copied)
         output, errors = process.communicate(timeout=TIMEOUT_S)
         return process.returncode, output, errors
 
@@ -107,7 +111,9 @@ def trainee(tmp_path: Path, model: Path) -> Trainee:
 
 
 def test_train_prints_the_path_of_a_lora(trainee: Trainee) -> None:
-    status, output, errors = trainee.run("tones", "--steps", "4", "--previews", "2", "--licence", "CC0-1.0")
+    status, output, errors = trainee.run(
+        "tones", "--steps", "4", "--previews", "2", "--licence", "CC0-1.0", is_copied=False
+    )
     assert status == 0, errors
     assert output == f"{trainee.loras / 'tones.safetensors'}\n"
     (entry,) = trainee.registry.entries()
@@ -196,7 +202,7 @@ def test_train_that_is_interrupted_is_continued_by_the_same_command(
     ("name", "to_child"), [("SIGTERM", False), ("SIGHUP", False), ("SIGKILL", False), ("SIGTERM", True)]
 )
 def test_train_saves_its_state_at_each_signal(trainee: Trainee, name: str, to_child: bool) -> None:
-    process = trainee.start("tones", "--steps", "1000000", "--previews", "1")
+    process = trainee.start("tones", "--steps", "1000000", "--previews", "1", is_copied=not to_child)
     children = read_until(process, "step-000002.wav")
     (children[0] if to_child else process).send_signal(getattr(signal, name))
     output, errors = end(process, children)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.engine.test_scheduler_pieces import PROGRAM, render
+from tests.engine.test_scheduler_pieces import render
 from tests.ipc.test_engine_client import EventRecorder, engine
 from timbred.ipc import engine_messages
-from timbred.ipc.engine_client import EngineLink
+from timbred.ipc.engine_client import ENGINE_PROGRAM, EngineLink
 
 SEEDS = (5, 6, 7)
 
@@ -74,7 +74,7 @@ class SharedEngine:
 
 @pytest.fixture(scope="module")
 async def shared() -> AsyncGenerator[SharedEngine]:
-    async with engine(PROGRAM) as (link, recorder):
+    async with engine(ENGINE_PROGRAM) as (link, recorder):
         assert isinstance(await recorder.next(), engine_messages.EngineReady)
         yield SharedEngine(link, recorder)
 

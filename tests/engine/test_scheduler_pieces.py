@@ -1,15 +1,13 @@
 """The real engine process: the pieces of a sound before the whole, other jobs between them."""
 
-import sys
 from typing import Any
 
 import numpy as np
 
+from tests.forked_programs import ENGINE, forked_command
 from tests.ipc.test_engine_client import EventRecorder, engine
 from timbred.ipc import engine_messages
 from timbred.models import registry
-
-PROGRAM = (sys.executable, "-m", "timbred.engine.__main__")
 
 
 def render(job: int, rank: int = 1, **changes: Any) -> engine_messages.RenderJob:
@@ -49,7 +47,7 @@ def pieces_of(said: list[Any], job: int) -> list[tuple[engine_messages.PieceRend
 
 
 async def _said_by_the_engine() -> list[Any]:
-    async with engine(PROGRAM) as (link, recorder):
+    async with engine(forked_command(ENGINE)) as (link, recorder):
         await recorder.next()
         link.send(render(1))
         link.send(render(2, is_streamed=False))

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.engine.test_scheduler_pieces import PROGRAM, render, until_rendered
+from tests.engine.test_scheduler_pieces import render, until_rendered
+from tests.forked_programs import ENGINE, forked_command
 from tests.ipc.test_engine_client import engine
 from timbred.ipc import engine_messages
 
@@ -30,7 +31,7 @@ ORDERS: dict[int, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 async def said() -> list[tuple[Any, list[Any]]]:
     """The engine's messages, with their frames."""
-    async with engine(PROGRAM) as (link, received):
+    async with engine(forked_command(ENGINE)) as (link, received):
         await received.next()
         for job, changes in ORDERS.items():
             wanted: dict[str, Any] = {"is_streamed": False, "preview": True, "seconds": 1.0, "steps": STEPS, **changes}

@@ -13,6 +13,7 @@ from typing import IO
 
 import psutil
 
+from tests.forked_programs import torch_program
 from tests.patience import LONG_TIMEOUT_SETTINGS, TIMEOUT_S
 from tests.processes import python_path
 
@@ -108,6 +109,7 @@ def environment(folder: Path, fake_engine: bool) -> dict[str, str]:
     kept["XDG_DATA_HOME"] = str(folder / "data")
     if fake_engine:
         kept["TIMBRED_ENGINE_PROGRAM"] = FAKE_ENGINE
+        kept |= torch_program()
     return kept
 
 
@@ -133,7 +135,7 @@ def start_real_engine(folder: Path, models: Mapping[str, Path], spare: str = "of
     sources = (f"models.{name}.source={path}" for name, path in models.items())
     default = f"models.default={next(iter(models))}"
     settings = (default, "device=cpu", "device.threads=1", f"engine.spare={spare}")
-    return DaemonProcess(folder, *sources, *settings, fake_engine=False)
+    return DaemonProcess(folder, *sources, *settings, fake_engine=False, more=torch_program())
 
 
 def gone(processes: list[psutil.Process], within: float = TIMEOUT_S) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.forked_programs import torch_program
 from tests.integration import clients
 from tests.integration.clients import UdpClient, new_id
 from tests.integration.daemons import ROOT, DaemonProcess, environment
@@ -51,7 +52,7 @@ def lora_daemon(folder: Path) -> Iterator[DaemonProcess]:
         f"loras.folder={folder / 'loras'}",
         "player.device=no such device",
     )
-    started = DaemonProcess(folder, *settings, fake_engine=False)
+    started = DaemonProcess(folder, *settings, fake_engine=False, more=torch_program())
     yield started
     started.stop()
 

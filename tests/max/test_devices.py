@@ -11,6 +11,7 @@ import pytest
 
 from max_patches import abstraction, clip, drum, instrument, parts, voice
 from max_patches.patcher import Patch
+from tests.forked_programs import torch_program
 from tests.free_ports import free_port
 from tests.integration.conftest import StartDaemon, settings_for
 from tests.integration.daemons import DaemonProcess
@@ -604,7 +605,9 @@ def test_devices_help_makes_a_first_sound(play: Play, daemon: DaemonProcess) -> 
 def test_devices_use_the_embedded_model(play: Play, tmp_path: Path) -> None:
     """The real engine: a sound, one like it, and a loop of a bar."""
     (tmp_path / "real").mkdir()
-    daemon = DaemonProcess(tmp_path / "real", "player.device=no such device", fake_engine=False)
+    daemon = DaemonProcess(
+        tmp_path / "real", "player.device=no such device", "engine.spare=off", fake_engine=False, more=torch_program()
+    )
     try:
         with connected(play, instrument.build(), daemon) as stage:
             stage.turn("Seconds", 0.5)

@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 from benchmarks.player_underruns import hold_gil, keep_engine_busy
+from tests.forked_programs import ENGINE, forked_command
 from tests.player.player_stage import RATE, Require, jack_server, recording
 from tests.player.unbroken import Gap, gaps
 from timbred.audio import Samples
@@ -21,7 +22,7 @@ from timbred.config import load
 from timbred.server import Daemon
 from timbred.transports.base import InProcessClient
 
-SECONDS = 8.0
+SECONDS = 5.0
 PERIOD = 128
 
 
@@ -48,7 +49,7 @@ async def soak(folder: Path, require_host: Require) -> tuple[Samples, int, int, 
     soundfile.write(folder / "loop.wav", loop_of_noise(), RATE, subtype="FLOAT")
     ports = [f"{name}=0" for name in ("osc.port", "zmq.requests", "zmq.events", "http.port")]
     flags = [*ports, f"takes.folder={folder}", "player.channels=4", "log.level=error", "discovery.announce=0"]
-    daemon = Daemon(load(None, {}, flags))
+    daemon = Daemon(load(None, {}, flags), engine_program=forked_command(ENGINE))
     await daemon.start()
     try:
         assert (await daemon.player.opened()).channels >= 2

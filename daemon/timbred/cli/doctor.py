@@ -19,7 +19,7 @@ from timbred import __version__, errors
 from timbred.cli.serve import run, running_daemon, settings_from
 from timbred.cli.terminal import error_console, show
 from timbred.config import Config
-from timbred.ipc.isolation import child_environment, python_command, safe_folder
+from timbred.ipc.isolation import child_environment, python_command, safe_folder, torch_command
 from timbred.models.clap import CLAP_NAME, ClapEntry
 from timbred.models.registry import build
 from timbred.protocol import messages as m
@@ -79,7 +79,7 @@ def _settings(config: Config) -> Iterator[Finding]:
 
 
 def _device(config: Config) -> Iterator[Finding]:
-    command = python_command("timbred.engine.device", "--device", config["device"])
+    command = torch_command("timbred.engine.device", "--device", config["device"])
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, check=True,

@@ -17,7 +17,7 @@ from timbred.cli.terminal import error_console, show
 from timbred.config import Config
 from timbred.disk import expand_user
 from timbred.filenames import comparison_key, name_fault
-from timbred.ipc.isolation import child_environment, python_command, safe_folder
+from timbred.ipc.isolation import child_environment, safe_folder, torch_command
 from timbred.models import install as installed
 from timbred.models.checkpoint import INDEX_NAME
 from timbred.models.clap import CLAP_LICENCE, CLAP_NAME, CLAP_TASK, ClapEntry
@@ -192,7 +192,7 @@ def convert(name: str, file: Path | None, flags: list[str]) -> None:
     if not checkpoint.pickled:
         print(f"{name} has no .bin weights: there is nothing to convert")
         return
-    command = python_command("timbred.engine.families.component_loader", name, str(checkpoint.folder.absolute()))
+    command = torch_command("timbred.engine.families.component_loader", name, str(checkpoint.folder.absolute()))
     with error_console().status(f"converting {', '.join(checkpoint.pickled)}"):
         done = subprocess.run(  # torch is imported in a child process only
             command, stdout=subprocess.PIPE, text=True, check=False, env=child_environment(), cwd=safe_folder()

@@ -17,7 +17,7 @@ from timbred.cli.models import lora_registry
 from timbred.cli.serve import settings_from
 from timbred.cli.terminal import Display, display
 from timbred.disk import expand_user, try_lock
-from timbred.ipc.isolation import child_environment, python_command, safe_folder
+from timbred.ipc.isolation import child_environment, safe_folder, torch_command
 from timbred.models.lora import LoraRegistry, add, check_lora_name, denoiser_shapes
 from timbred.models.registry import Entry
 from timbred.models.training_set import (
@@ -217,7 +217,7 @@ def _run(order: TrainingOrder, shown: Display) -> None:
     """
     shown.stage("loading the model")
     process = subprocess.Popen(
-        python_command("timbred.engine.training"),
+        torch_command("timbred.engine.training"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=child_environment(),

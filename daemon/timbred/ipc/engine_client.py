@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from timbred.ipc import engine_messages
-from timbred.ipc.isolation import python_command
+from timbred.ipc.isolation import torch_command
 from timbred.ipc.supervisor import ProcessSpec, ProcessView, SparePolicy, SupervisedProcess
 from timbred.task_supervision import Supervisor
 
 log = logging.getLogger(__name__)
 
-ENGINE_PROGRAM = python_command("timbred.engine.__main__")
+ENGINE_PROGRAM = torch_command("timbred.engine.__main__")
 """The command that starts an engine."""
 
 MIN_BYTES_FOR_SPARE_ENGINE = 3_000_000_000

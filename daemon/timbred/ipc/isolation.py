@@ -33,6 +33,19 @@ def python_command(module: str, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-P", "-m", module, *arguments)
 
 
+TORCH_PROGRAM_VARIABLE = "TIMBRED_TEST_TORCH_PROGRAM"
+"""Environment variable for tests: a command that is followed by the module to run, its parts divided by newlines."""
+
+
+def torch_command(module: str, *arguments: str) -> tuple[str, ...]:
+    """Return the command line that runs a module that imports torch.
+
+    It is `python_command`, unless tests have another program that runs modules without the delay of this import.
+    """
+    program = os.environ.get(TORCH_PROGRAM_VARIABLE)
+    return (*program.split("\n"), module, *arguments) if program else python_command(module, *arguments)
+
+
 def child_environment(**variables: str) -> dict[str, str]:
     """Return this process's environment with `variables` and without the working folder in PYTHONPATH."""
     environment = {**os.environ, **variables, "PYTHONSAFEPATH": "1"}

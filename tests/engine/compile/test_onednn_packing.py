@@ -13,7 +13,8 @@ import torch
 
 from tests import checkpoints
 from tests.engine.families.test_latent_diffusion import loudened
-from tests.engine.memory.test_device_memory import REAL, render, source, until
+from tests.engine.memory.test_device_memory import render, source, until
+from tests.forked_programs import ENGINE, forked_command
 from tests.ipc.test_engine_client import EventRecorder
 from tests.patience import TIMEOUT_S
 from timbred.engine.batching import BatchSplitter
@@ -190,7 +191,10 @@ def started(**settings: Any) -> Generator[tuple[EngineLink, WithBeats]]:
     recorder = WithBeats()
     yield (
         EngineLink(
-            EngineSettings(program=REAL, threads=1, heartbeat_s=0.05, timeout_s=TIMEOUT_S, **settings), recorder
+            EngineSettings(
+                program=forked_command(ENGINE), threads=1, heartbeat_s=0.05, timeout_s=TIMEOUT_S, **settings
+            ),
+            recorder,
         ),
         recorder,
     )

@@ -12,7 +12,8 @@ from msgspec import structs
 
 from tests.engine.families.renders import render_in_changing_batches, wave_orders
 from tests.engine.families.test_latent_diffusion import loudened, order
-from tests.engine.memory.test_device_memory import REAL, source
+from tests.engine.memory.test_device_memory import source
+from tests.forked_programs import ENGINE, forked_command
 from tests.ipc.test_engine_client import EventRecorder, engine
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.model_manager import make_resident
@@ -197,7 +198,7 @@ async def test_engine_batches_equal_their_solo_runs(
     endless, _, model = wanted[min(doomed) - 1]  # one that can't be rendered before it is cancelled
     wanted[min(doomed) - 1] = structs.replace(endless, steps=MAX_STEPS), 1, model
 
-    async with engine(REAL, compile="auto", cache=str(tmp_path / "cache")) as (link, recorder):
+    async with engine(forked_command(ENGINE), compile="auto", cache=str(tmp_path / "cache")) as (link, recorder):
         assert isinstance(await recorder.next(), engine_messages.EngineReady)
         company = Conversation(link, recorder, models)
         left, asked = list(wanted), set[int]()

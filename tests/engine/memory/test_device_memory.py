@@ -1,6 +1,5 @@
 """When memory is short: smaller batches, parts that wait at home, then a clear word; nobody else notices."""
 
-import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -13,6 +12,7 @@ import torch
 
 from tests import checkpoints
 from tests.engine.families.test_latent_diffusion import loudened, order, ours
+from tests.forked_programs import ENGINE, forked_command
 from tests.ipc.test_engine_client import EventRecorder, engine
 from tests.patience import TIMEOUT_S
 from timbred.engine.batching import BatchSplitter
@@ -27,8 +27,6 @@ from timbred.ipc.engine_client import EngineLink
 from timbred.models import checkpoint
 
 CPU = torch.device("cpu")
-REAL = (sys.executable, "-m", "timbred.engine.__main__")
-FAULTY = (sys.executable, "-m", "tests.engine.faulty_worker")
 
 
 def load(folder: Path, places: DeviceMemory | None = None) -> LatentDiffusion:
@@ -275,7 +273,7 @@ async def test_device_memory_ends_only_the_job_that_finds_no_room(audioldm: Path
     monkeypatch.setenv("TIMBRED_TEST_ROOM", str(rows))
     tiny = source("tiny", audioldm)
 
-    async with engine(FAULTY) as (link, recorder):
+    async with engine(forked_command("tests.engine.faulty_worker")) as (link, recorder):
         await until(recorder, engine_messages.EngineReady)
         assert link.send(render(1, tiny, seeds=tuple(range(8)), steps=2))
         await until(recorder, engine_messages.JobRendered, job=1)
@@ -291,7 +289,7 @@ async def test_device_memory_ends_only_the_job_that_finds_no_room(audioldm: Path
 
 
 async def test_device_memory_names_the_sizes_of_a_model_that_can_never_fit(audioldm: Path):
-    async with engine(REAL, memory=0.001) as (link, recorder):
+    async with engine(forked_command(ENGINE), memory=0.001) as (link, recorder):
         await until(recorder, engine_messages.EngineReady)
         assert link.send(engine_messages.LoadModel(model=source("tiny", audioldm)))
         failed = (await until(recorder, engine_messages.JobFailed))[-1]
@@ -312,7 +310,7 @@ async def test_device_memory_evicts_idle_models_and_keeps_those_in_use(audioldm:
     one, two = source("one", audioldm), source("two", other(audioldm, tmp_path))
     size = load(audioldm).weight_bytes
 
-    async with engine(REAL, memory=1.5 * size / 1e6) as (link, recorder):
+    async with engine(forked_command(ENGINE), memory=1.5 * size / 1e6) as (link, recorder):
         await until(recorder, engine_messages.EngineReady)
         assert link.send(engine_messages.LoadModel(model=one))
         await until(recorder, engine_messages.ModelLoaded)
@@ -332,7 +330,7 @@ async def test_loader_does_not_hold_up_a_running_job(audioldm: Path, audioldm2: 
     """Steps go on while another model comes in, and each is taken once and in order."""
     here, coming = source("here", audioldm2), source("coming", audioldm)
 
-    async with engine(REAL) as (link, recorder):
+    async with engine(forked_command(ENGINE)) as (link, recorder):
         await until(recorder, engine_messages.EngineReady)
         assert link.send(render(1, here, steps=900))
         await until(recorder, engine_messages.StepDone)

@@ -5,7 +5,6 @@ Everything here is an order of events: a part of the load begins, and ends only 
 
 import asyncio
 import shutil
-import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,13 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.engine.memory.test_device_memory import cancel, render, source, until
+from tests.forked_programs import forked_command
 from tests.ipc.test_engine_client import EventRecorder, engine
 from tests.patience import TIMEOUT_S
 from timbred.ipc import engine_messages
 from timbred.ipc.engine_client import EngineLink
 from timbred.models.families import AUDIOLDM
-
-SLOW = (sys.executable, "-m", "tests.engine.slow_worker")
 
 
 class Gate:
@@ -58,7 +56,10 @@ async def slow_engine(
     gate = Gate()
     path = tmp_path / "gate"
     monkeypatch.setenv("TIMBRED_TEST_GATE", str(path))
-    async with await asyncio.start_unix_server(gate.came, path), engine(SLOW) as (link, recorder):
+    async with (
+        await asyncio.start_unix_server(gate.came, path),
+        engine(forked_command("tests.engine.slow_worker")) as (link, recorder),
+    ):
         await until(recorder, engine_messages.EngineReady)
         yield link, recorder, gate
 
