@@ -3,5 +3,6 @@
 import os
 import sys
 
-print(os.getpid(), flush=True)
-sys.stdin.buffer.read()
+if __name__ == "__main__":
+    print(os.getpid(), flush=True)
+    sys.stdin.buffer.read()
