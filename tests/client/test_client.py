@@ -226,6 +226,21 @@ def test_timbred_interrupt_cancels_and_ends(daemon: DaemonProcess) -> None:
         received.close()
 
 
+def test_timbred_cancels_what_an_exception_between_two_events_leaves(daemon: DaemonProcess) -> None:
+    with plain(daemon) as witness:
+        received = witness.listen("progress", "cancelled")
+        until_it_hears(witness, received)
+        wanted, generators = "", []
+        with pytest.raises(KeyboardInterrupt), plain(daemon) as timbred:
+            generators.append(timbred.generate_events("slow", steps=3))  # an exception's traceback keeps it too
+            for event in generators[0]:
+                if isinstance(event, m.Progress) and event.step:
+                    wanted = event.id
+                    raise KeyboardInterrupt
+        assert next(event.id for _, event in received if isinstance(event, m.Cancelled)) == wanted
+        received.close()
+
+
 def test_timbred_program_without_close_ends(daemon: DaemonProcess) -> None:
     script = "import sys; from timbred.client import Timbred; print(Timbred(requests=int(sys.argv[1])).ping())"
     with running(sys.executable, "-c", script, str(daemon.requests)) as program:

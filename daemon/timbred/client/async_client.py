@@ -357,6 +357,7 @@ class Timbred(PlainRequests):
     def __init__(self, host: str | None = None, requests: int | None = None, events: int | None = None) -> None:
         # ZeroMQ needs an event loop that can watch sockets; the default one on Windows can't
         self._loop = asyncio.SelectorEventLoop()
+        self._open: set[AsyncGenerator[Any]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="timbred-client", daemon=True)
         self._thread.start()
         self._timbred = self._run(_make_client(host, requests, events))
@@ -373,8 +374,13 @@ class Timbred(PlainRequests):
         self.close()
 
     def close(self) -> None:
-        """Close the connection. The daemon continues pending requests, but their events are lost."""
+        """Close the connection, and all generators of events that aren't at their end.
+
+        The daemon continues requests that are pending in other threads, but their events are lost.
+        """
         if self._thread.is_alive():
+            for events in list(self._open):
+                self._close_generator(events)
             self._run(self.timbred.close())
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
@@ -407,7 +413,8 @@ class Timbred(PlainRequests):
             raise
 
     def _each(self, events: AsyncGenerator[Result]) -> Generator[Result]:
-        """Yield the items of an asynchronous generator; closing this generator closes it."""
+        """Yield the items of an asynchronous generator; closing this generator, or the client, closes it."""
+        self._open.add(events)
         try:
             while True:
                 try:
@@ -416,8 +423,12 @@ class Timbred(PlainRequests):
                     return
         finally:
             if self._thread.is_alive():
-                with contextlib.suppress(RuntimeError):  # the interpreter is ending
-                    self._run(events.aclose())
+                self._close_generator(events)
+
+    def _close_generator(self, events: AsyncGenerator[Any]) -> None:
+        self._open.discard(events)
+        with contextlib.suppress(RuntimeError):  # the interpreter is ending, or another thread waits for an item
+            self._run(events.aclose())
 
 
 async def _make_client(host: str | None, requests: int | None, events: int | None) -> AsyncTimbred:
