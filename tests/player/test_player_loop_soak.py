@@ -22,7 +22,7 @@ from timbred.config import load
 from timbred.server import Daemon
 from timbred.transports.base import InProcessClient
 
-SECONDS = 5.0
+LOAD_S = 8.0
 PERIOD = 128
 
 
@@ -56,7 +56,7 @@ async def soak(folder: Path, require_host: Require) -> tuple[Samples, int, int, 
         client = daemon.transports.client()
         with recording(require_host, folder) as record:
             await client.request(type="play", voice=1, take=str(folder / "loop.wav"), loop=1)
-            until = time.monotonic() + SECONDS
+            until = time.monotonic() + LOAD_S
             with hold_gil():
                 busy, voices = await asyncio.gather(
                     keep_engine_busy(daemon, until),
