@@ -4,6 +4,8 @@
 passes its arguments, environment, working folder and standard streams; the copy runs the module as `python -m` does.
 The command ends with the copy's exit status, and the copy ends with the command.
 
+Variables that a library reads when it is loaded, such as OMP_NUM_THREADS, have the values of the process that imports.
+
 Only on Linux, which has pidfds, and not where coverage is measured; elsewhere the command is that of `python -m`.
 """
 
@@ -184,6 +186,9 @@ class _Copy:
 
 
 def _run_origin(path: str) -> None:
+    origin = _Origin(path)
+    sys.stdout.buffer.write(READY_LINE)
+    sys.stdout.flush()
     gc.disable()
     for name in MODULES:
         importlib.import_module(name)
@@ -192,9 +197,6 @@ def _run_origin(path: str) -> None:
     quiet_libraries()
     gc.freeze()
     gc.enable()
-    origin = _Origin(path)
-    sys.stdout.buffer.write(READY_LINE)
-    sys.stdout.flush()
     origin.run()
 
 

@@ -109,7 +109,6 @@ def environment(folder: Path, fake_engine: bool) -> dict[str, str]:
     kept["XDG_DATA_HOME"] = str(folder / "data")
     if fake_engine:
         kept["TIMBRED_ENGINE_PROGRAM"] = FAKE_ENGINE
-        kept |= torch_program()
     return kept
 
 

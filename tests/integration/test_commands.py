@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import soundfile
 
+from tests.forked_programs import torch_program
 from tests.integration.conftest import settings_for
 from tests.integration.daemons import ROOT, DaemonProcess, environment
 from tests.patience import TIMEOUT_S
@@ -16,7 +17,7 @@ from tests.patience import TIMEOUT_S
 
 def run(folder: Path, *arguments: str, ports: DaemonProcess | None = None) -> subprocess.CompletedProcess[str]:
     """A command, pointed by the environment to a daemon or to a place where none is."""
-    variables = environment(folder, fake_engine=True)
+    variables = environment(folder, fake_engine=True) | (torch_program() if "doctor" in arguments else {})
     variables["TIMBRED_ZMQ_REQUESTS"] = str(ports.requests) if ports else "1"
     return subprocess.run(
         [sys.executable, "-m", "timbred", *arguments],
