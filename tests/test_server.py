@@ -18,6 +18,7 @@ from tests.forked_programs import ENGINE, forked_command
 from tests.patience import LONG_TIMEOUT_SETTINGS, TIMEOUT_S, patient
 from tests.processes import none_left, python_path
 from timbred.config import load
+from timbred.ipc.engine_client import EnginePlace
 from timbred.models.long_texts import Windows
 from timbred.models.tokenizer_files import TokenizerFiles
 from timbred.protocol import messages as m
@@ -25,7 +26,7 @@ from timbred.protocol.json import as_object, encode_event, read_event
 from timbred.protocol.osc import arguments_of
 from timbred.protocol.schema import is_terminal, name_of
 from timbred.requests.job import KEEP_ENDED_S, JobStore
-from timbred.server import ENGINE_QUIT_TIMEOUT_S, PLAYER_QUIT_TIMEOUT_S, STOP_PATIENCE_S, Daemon
+from timbred.server import ENGINE_QUIT_TIMEOUT_S, PLAYER_QUIT_TIMEOUT_S, STOP_PATIENCE_S, Daemon, engine_command
 from timbred.transports.base import LAST_ANSWERS_TIMEOUT_S, InProcessClient
 from timbred.transports.osc import LAST_REQUESTS_TIMEOUT_S
 
@@ -36,6 +37,12 @@ PROGRAM = (sys.executable, "-m", "tests.fake_engine")
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", python_path(ROOT))
+
+
+def test_engine_command_starts_a_relay_for_an_engine_on_a_cluster():
+    assert engine_command(EnginePlace(number=2, device="cuda:1"), PROGRAM) == PROGRAM
+    relay = engine_command(EnginePlace(number=3, address="ray://rack:10001", index=1), PROGRAM)
+    assert relay == (sys.executable, "-P", "-m", "timbred.cluster", "ray://rack:10001", "1")
 
 
 @asynccontextmanager

@@ -13,8 +13,9 @@ from timbred.config import Config, Value
 from timbred.discovery.mdns import AnnouncedAddress, MdnsAnnouncement
 from timbred.discovery.oscquery import OscQuery
 from timbred.ipc import socket_folder
-from timbred.ipc.engine_client import ENGINE_PROGRAM, EngineLink, EngineSettings
+from timbred.ipc.engine_client import ENGINE_PROGRAM, EngineLink, EnginePlace, EngineSettings
 from timbred.ipc.heap import limit_arenas
+from timbred.ipc.isolation import python_command
 from timbred.ipc.supervisor import SparePolicy
 from timbred.models import registry
 from timbred.models.lora import LoraRegistry
@@ -53,6 +54,9 @@ SPARE_PLAYER_DELAY_S = 0.5
 
 MAX_ARENAS = 2
 """Arenas of the C library that the daemon's threads share: each may keep tens of MB of freed samples."""
+
+CLUSTER_RELAY_MODULE = "timbred.cluster"
+"""Module of the program that connects the daemon with one engine on a Ray cluster."""
 
 MDNS_WITHDRAW_TIMEOUT_S = 1.0
 """Seconds in which the mDNS announcement has to be withdrawn."""
@@ -166,9 +170,10 @@ class Daemon:
     def _connect_engine(self, scheduler: JobScheduler) -> EngineLink:
         """Create the link to the engine, which reports to the scheduler; `start` starts its process later."""
         config = self.config
+        place = EnginePlace(device=config["device"])
         self.engine = EngineLink(
             EngineSettings(
-                device=config["device"],
+                device=place.device,
                 threads=config["device.threads"],
                 memory=config["engine.memory"],
                 compile=config["engine.compile"],
@@ -176,7 +181,7 @@ class Daemon:
                 timeout_s=config["engine.patience"],
                 log_level=config["log.level"],
                 spare=config["engine.spare"],
-                program=self.engine_program,
+                program=engine_command(place, self.engine_program),
             ),
             scheduler,
             self.supervisor,
@@ -272,6 +277,19 @@ def engine_program_from(environment: Mapping[str, str]) -> tuple[str, ...]:
     """Return the command that starts an engine: the one in TIMBRED_ENGINE_PROGRAM (for tests), or the default."""
     other = environment.get("TIMBRED_ENGINE_PROGRAM")
     return tuple(shlex.split(other)) if other else ENGINE_PROGRAM
+
+
+def engine_command(place: EnginePlace, program: tuple[str, ...] = ENGINE_PROGRAM) -> tuple[str, ...]:
+    """Return the command that starts an engine at a place; `EngineSettings` adds the options of an engine to it.
+
+    An engine on a Ray cluster is the daemon's child too: a relay that speaks to the engine on the cluster. Its first
+    arguments are the cluster's address, and its index among the engines there.
+
+    Args:
+        place: Where the engine runs.
+        program: Command of an engine on this machine.
+    """
+    return python_command(CLUSTER_RELAY_MODULE, place.address, str(place.index)) if place.address else program
 
 
 async def serve(config: Config, ready: Callable[[str], None]) -> None:

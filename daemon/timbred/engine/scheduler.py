@@ -202,6 +202,7 @@ class EngineScheduler:
                 device=str(self.device.torch_device),
                 device_name=self.device.name,
                 precision=self.device.precision_name,
+                model_memory=self.models.budget_bytes,
             )
         )
         self.link.send(self.heartbeat())

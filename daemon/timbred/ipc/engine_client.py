@@ -38,6 +38,23 @@ ENGINE_ENVIRONMENT = {
 }
 
 
+@dataclass(frozen=True)
+class EnginePlace:
+    """Where one engine runs.
+
+    Attributes:
+        number: Its number among the daemon's engines, from 1.
+        device: Its device, as in the setting `device`: `auto`, `cpu`, `cuda:0`, `mps`.
+        address: Address of the Ray cluster that it runs on, as `ray://HOST:PORT`; empty on this machine.
+        index: Its index among the engines at the same address, from 0.
+    """
+
+    number: int = 1
+    device: str = "auto"
+    address: str = ""
+    index: int = 0
+
+
 class EngineObserver(Protocol):
     """Receives the engine's state changes and messages, on the event loop."""
 

@@ -6,7 +6,7 @@ one: float32 little-endian samples.
 
 import msgspec
 
-WIRE_VERSION = 13
+WIRE_VERSION = 14
 """Increased whenever a message changes; a daemon refuses an engine of another version."""
 
 ENGINE_HEARTBEAT_INTERVAL_S = 1.0
@@ -180,7 +180,11 @@ class QuitEngine(EngineMessage, frozen=True, kw_only=True):
 
 
 class EngineReady(EngineMessage, frozen=True, kw_only=True):
-    """From the engine, as its first message: its identity, version and device."""
+    """From the engine, as its first message: its identity, version and device.
+
+    `model_memory` is the memory in bytes that its models may use, 0 if unknown. `node` is the machine that it runs on,
+    empty for the daemon's.
+    """
 
     token: str
     wire_version: int
@@ -189,6 +193,8 @@ class EngineReady(EngineMessage, frozen=True, kw_only=True):
     device: str
     device_name: str
     precision: str
+    model_memory: int = 0
+    node: str = ""
 
 
 class EngineCannotStart(EngineMessage, frozen=True, kw_only=True):
