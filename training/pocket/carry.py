@@ -1,12 +1,11 @@
 """Training of the generator on another machine, with small files for the transfer in both directions.
 
     python -m training.pocket.carry pack FOLDER [--sounds N]     here: write latents and text encoder to FOLDER
-    python -m training.pocket.carry train FOLDER OUT --minutes 9 there: train and distil, write the results to OUT
-    python -m training.pocket.carry unpack OUT                   here: create the checkpoints of the stages
+    python -m training.pocket.carry train FOLDER OUT --minutes 9 there: train, write the result to OUT
+    python -m training.pocket.carry unpack OUT                   here: create the generator's checkpoint
 
 The other machine needs only PyTorch, NumPy and SciPy. Latents are quantised in steps of a quarter of their standard
-deviation, finer than the noise of the codec's training, and compressed. The generator is stored with one byte for each
-weight, the student with two.
+deviation, finer than the noise of the codec's training, and compressed. The generator is stored in half precision.
 """
 
 import argparse
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.pocket import distillation, generator_training
+from training.pocket import generator_training
 from training.pocket.latents import RANGE, Latents, latents_path
 from training.pocket.running import checkpoint_path, choose_device, load_checkpoint, save_checkpoint
 from training.pocket.settings import RUNS
@@ -29,8 +28,6 @@ STEP = 0.25
 PREPARED_CAPTIONS = 6
 """Captions of each sound that are encoded before the training starts, so that a GPU doesn't wait for new ones."""
 PART_BYTES = 15 * 2**20
-DISTILLATION_SHARE = 0.25
-"""Share of the time for the student."""
 
 
 def _compress(codes: np.ndarray) -> bytes:
@@ -54,8 +51,10 @@ def pack(folder: Path, limit: int) -> int:
         random = np.random.default_rng(0)
         chosen = np.sort(random.permutation(len(latents))[:limit])
         rows = [latents.vectors(int(index)).numpy() for index in chosen]
-        codes = np.round(np.concatenate(rows) / STEP).astype(np.int8)
-        (folder / f"{name}.xz").write_bytes(_compress(codes))
+        sketches = [latents.sketch(int(index)).numpy() for index in chosen]
+        for kind, parts in (("sounds", rows), ("sketches", sketches)):
+            codes = np.round(np.concatenate(parts) / STEP).astype(np.int8)
+            (folder / f"{name}-{kind}.xz").write_bytes(_compress(codes))
         table = {
             "tokens": [len(row) for row in rows],
             "scale": latents.scale.tolist(),
@@ -74,17 +73,26 @@ def pack(folder: Path, limit: int) -> int:
 def _unpack_latents(folder: Path) -> None:
     for name in ("training", "held-out"):
         table: dict[str, Any] = json.loads(lzma.decompress((folder / f"{name}.json.xz").read_bytes()))
-        codes = _decompress((folder / f"{name}.xz").read_bytes(), sum(table["tokens"]))
-        values = np.clip(np.round(codes.astype(np.float32) * STEP * (127 / RANGE)), -127, 127)
+        codes, sketches = (
+            _decompress((folder / f"{name}-{kind}.xz").read_bytes(), sum(table["tokens"]))
+            for kind in ("sounds", "sketches")
+        )
         np.savez(
             latents_path(name),
-            codes=values.astype(np.int8),
+            codes=_requantised(codes),
+            sketches=_requantised(sketches),
             tokens=np.array(table["tokens"]),
             scale=np.array(table["scale"], np.float32),
             middle=np.array(table["middle"], np.float32),
             encoder=table["encoder"],
             sounds=np.array(json.dumps(table["sounds"])),
         )
+
+
+def _requantised(codes: np.ndarray) -> np.ndarray:
+    """Return the codes of a file of latents for codes in steps of `STEP`."""
+    values = np.round(codes.astype(np.float32) * STEP * (127 / RANGE))
+    return np.clip(values, -127, 127).astype(np.int8)
 
 
 def _write(path: Path, weights: dict[str, Tensor]) -> None:
@@ -103,68 +111,29 @@ def _read(path: Path) -> dict[str, Tensor]:
     return torch.load(io.BytesIO(b"".join(part.read_bytes() for part in parts)), weights_only=True)
 
 
-def to_bytes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Quantise matrices to one byte for each weight with a scale for each row; vectors become float16."""
-    quantised: dict[str, Tensor] = {}
-    for name, value in weights.items():
-        if value.dim() < 2:
-            quantised[name] = value.half()
-            continue
-        scale = value.abs().amax(-1, keepdim=True).clamp_min(1e-8) / 127
-        quantised[name] = (value / scale).round().to(torch.int8)
-        quantised[f"{name} scale"] = scale.float()
-    return quantised
-
-
-def from_bytes(stored: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights that `to_bytes` quantised."""
-    weights: dict[str, Tensor] = {}
-    for name, value in stored.items():
-        if name.endswith(" scale"):
-            continue
-        scale = stored.get(f"{name} scale")
-        weights[name] = value.float() if scale is None else value.float() * scale
-    return weights
-
-
 def train(folder: Path, out: Path, minutes: float, device: torch.device, tokens: int, compiled: bool) -> None:
-    """Train the generator, from its checkpoint if there is one, then distil it; write both."""
+    """Train the generator, from its checkpoint if there is one, and write it."""
     RUNS.mkdir(parents=True, exist_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     _unpack_latents(folder)
     text = {name: value.float() for name, value in _read(folder / "text").items()}
     save_checkpoint("text", average=text)
-    generator_training.train(minutes * (1 - DISTILLATION_SHARE), device, tokens, compiled, PREPARED_CAPTIONS)
+    generator_training.train(minutes, device, tokens, compiled, PREPARED_CAPTIONS)
     generator = load_checkpoint("generator")
     assert generator is not None
-    _write(out / "generator", to_bytes(generator["average"]))
-    _write_log(out, generator, None)
-    distillation.train(minutes * DISTILLATION_SHARE, device, tokens, PREPARED_CAPTIONS)
-    student = load_checkpoint("student")
-    assert student is not None
-    _write(out / "student", {name: value.half() for name, value in student["average"].items()})
-    _write_log(out, generator, student)
-
-
-def _write_log(out: Path, generator: dict[str, Any], student: dict[str, Any] | None) -> None:
-    """Write the numbers of steps, the origin of the weights, and the log."""
-    steps = {"generator": generator["step"], "student": student["step"] if student else 0}
+    _write(out / "generator", {name: value.half() for name, value in generator["average"].items()})
     log = (RUNS / "log.jsonl").read_text()
-    (out / "log.json").write_text(json.dumps(steps | {"origin": generator["origin"], "log": log}))
+    (out / "log.json").write_text(json.dumps({"step": generator["step"], "origin": generator["origin"], "log": log}))
 
 
 def unpack(out: Path) -> None:
-    """Create checkpoints from the results; existing ones are renamed to `STAGE.before.pt`."""
+    """Create the generator's checkpoint from the result; an existing one is renamed to `generator.before.pt`."""
     results = json.loads((out / "log.json").read_text())
-    for stage in ("generator", "student"):
-        if not list(out.glob(f"{stage}.[0-9]")):
-            continue
-        weights = _read(out / stage)
-        full = from_bytes(weights) if stage == "generator" else {name: value.float() for name, value in weights.items()}
-        path = checkpoint_path(stage)
-        if path.exists():
-            path.replace(path.with_suffix(".before.pt"))
-        save_checkpoint(stage, average=full, **{stage: full}, step=results[stage], origin=results["origin"])
+    full = {name: value.float() for name, value in _read(out / "generator").items()}
+    path = checkpoint_path("generator")
+    if path.exists():
+        path.replace(path.with_suffix(".before.pt"))
+    save_checkpoint("generator", average=full, generator=full, step=results["step"], origin=results["origin"])
     with (RUNS / "log.jsonl").open("a") as file:
         file.write(results["log"])
 

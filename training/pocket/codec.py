@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from training.pocket.bands import BANDS, GROUP, GROUPS
+from training.pocket.running import load_checkpoint
 
 CELL_FRAMES, CELL_BANDS = 4, 4
 CELLS = BANDS // CELL_BANDS
@@ -134,6 +135,20 @@ class Codec(nn.Module):
         mean, spread = self.encoder(channels)
         latents = mean + torch.randn_like(mean) * (0.5 * spread).exp()
         return self.decoder(latents), mean, spread
+
+
+def load_codec(device: torch.device) -> Codec:
+    """Load the codec with averaged weights.
+
+    Raises:
+        FileNotFoundError: It hasn't been trained.
+    """
+    state = load_checkpoint("codec")
+    if state is None:
+        raise FileNotFoundError("the codec isn't trained yet: run python -m training.pocket.codec_training first")
+    codec = Codec()
+    codec.load_state_dict(state["average"])
+    return codec.to(device).eval()
 
 
 def reconstruction_losses(decoded: Tensor, true: Tensor) -> dict[str, Tensor]:

@@ -32,7 +32,7 @@ from training.pocket.words import CHORD_NAMES, HELD_OUT_TEMPLATES, NOTE_NAMES, n
 from training.settings import SETTINGS
 
 SECONDS = 2.0
-SOURCES = ("recordings", "codec", "generator", "student")
+SOURCES = ("recordings", "codec", "sketch", "generator")
 BATCH = 12
 
 
@@ -54,7 +54,7 @@ class Request:
 
 @dataclass
 class SoundSource:
-    """A source of sounds: recordings, the codec, the generator or the student."""
+    """A source of sounds: recordings, the codec, sketches or the generator."""
 
     source: str
     pocket: Pocket | None = None
@@ -296,7 +296,7 @@ def evaluate(name: str, share: float, folder: Path | None) -> Figures:
     if name == "recordings":
         source = SoundSource(name)
     else:
-        source = SoundSource(name, load_pocket(name == "student") if name != "codec" else _load_codec_only())
+        source = SoundSource(name, load_pocket(sketches_only=name != "generator"))
 
     def save(request: Request, sound: NDArray[np.float32]) -> None:
         if folder is not None:
@@ -315,20 +315,10 @@ def evaluate(name: str, share: float, folder: Path | None) -> Figures:
     figures |= pitch_figures(source, count(90))
     figures |= chord_figures(source, count(42))
     figures |= loop_figures(source, count(39))
-    if name in ("generator", "student") and source.pocket is not None:
+    if name == "generator" and source.pocket is not None:
         figures |= comparison_figures(source.pocket, 2)
         figures |= speed_figures(source.pocket)
     return figures
-
-
-def _load_codec_only() -> Pocket:
-    """Create a model with the trained codec and an untrained text encoder and generator."""
-    from training.pocket.generator import Generator
-    from training.pocket.latents import load_codec
-    from training.pocket.text import TextSide
-
-    unused = torch.zeros(1)
-    return Pocket(TextSide(), Generator(), load_codec(torch.device("cpu")), unused, unused)
 
 
 def table(results: dict[str, Figures]) -> str:
@@ -344,7 +334,7 @@ def table(results: dict[str, Figures]) -> str:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sources", nargs="+", choices=SOURCES, default=["recordings", "codec", "student"])
+    parser.add_argument("--sources", nargs="+", choices=SOURCES, default=["recordings", "codec", "sketch", "generator"])
     parser.add_argument("--share", type=float, default=1.0, help="scales the number of sounds")
     parser.add_argument("--sounds", type=Path, help="folder for the sounds of the classes")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

@@ -1,7 +1,7 @@
 """`python -m training.pocket.export FOLDER`: export the model for inference in half precision.
 
-`pocket.safetensors` contains the text encoder, the distilled generator, the codec and the latents' scale;
-`pocket.json` contains sizes, steps, and the words that the model knows.
+`pocket.safetensors` contains the text encoder, the generator, the codec, the latents' scale and the bank;
+`pocket.json` contains sizes, steps, the words that the model knows, and the descriptions of the bank's sounds.
 """
 
 import argparse
@@ -14,11 +14,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from training.pocket.bank import StoredBank, entries_of
 from training.pocket.codec import Codec, CodecSizes
 from training.pocket.generator import Generator, GeneratorSizes
 from training.pocket.instruments import DRUMS, INSTRUMENTS, UNPITCHED
 from training.pocket.patterns import STYLES
-from training.pocket.pipeline import Pocket, load_pocket
+from training.pocket.pipeline import Pocket, assemble, load_pocket
 from training.pocket.recordings import RECORDINGS
 from training.pocket.settings import MAX_SECONDS, SAMPLE_RATE
 from training.pocket.sounds import CHORDS, SCALES
@@ -41,17 +42,21 @@ def known_words() -> dict[str, Any]:
 
 
 def _parts(pocket: Pocket) -> dict[str, nn.Module]:
+    assert pocket.generator is not None
     return {"text": pocket.text, "generator": pocket.generator, "codec": pocket.codec}
 
 
 def export(pocket: Pocket, folder: Path) -> int:
     """Write both files; return their size in bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights: dict[str, Tensor] = {"scale": pocket.scale, "middle": pocket.middle}
+    bank = pocket.sketcher.bank.stored
+    weights: dict[str, Tensor] = {"scale": pocket.scale, "middle": pocket.middle, "bank": bank.codes}
+    weights |= {"bank scale": bank.scale, "bank middle": bank.middle}
     for part, module in _parts(pocket).items():
         for name, value in module.state_dict().items():
             weights[f"{part}.{name}"] = value.half().contiguous() if value.is_floating_point() else value
     save_file(weights, folder / WEIGHTS)
+    assert pocket.generator is not None
     card = {
         "sample_rate": SAMPLE_RATE,
         "channels": 2,
@@ -64,8 +69,10 @@ def export(pocket: Pocket, folder: Path) -> int:
             "codec": dataclasses.asdict(pocket.codec.sizes),
         },
         "knows": known_words(),
+        "encoder": bank.encoder,
+        "bank": bank.rows(),
     }
-    (folder / CARD).write_text(json.dumps(card, indent=1) + "\n")
+    (folder / CARD).write_text(json.dumps(card) + "\n")
     return sum((folder / name).stat().st_size for name in (WEIGHTS, CARD))
 
 
@@ -77,15 +84,18 @@ def load_exported(folder: Path) -> Pocket:
     codec_sizes: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in sizes["codec"].items()
     }
-    pocket = Pocket(
+    bank = StoredBank(
+        stored["bank"], stored["bank scale"], stored["bank middle"], entries_of(card["bank"]), int(card["encoder"])
+    )
+    pocket = assemble(
         TextSide(TextSizes(**sizes["text"])),
         Generator(GeneratorSizes(**sizes["generator"])),
         Codec(CodecSizes(**codec_sizes)),
+        bank,
         stored["scale"].float(),
         stored["middle"].float(),
-        int(card["steps"]),
-        float(card["guidance"]),
     )
+    pocket.steps, pocket.guidance = int(card["steps"]), float(card["guidance"])
     for part, module in _parts(pocket).items():
         prefix = f"{part}."
         module.load_state_dict(
@@ -99,10 +109,9 @@ def main() -> None:
     """Export the trained model."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--teacher", action="store_true", help="export the generator before distillation")
     arguments = parser.parse_args()
     torch.set_grad_enabled(False)
-    size = export(load_pocket(student=not arguments.teacher), arguments.folder)
+    size = export(load_pocket(), arguments.folder)
     print(f"{size / 2**20:.1f} MiB in {arguments.folder}")
 
 

@@ -1,6 +1,7 @@
-"""The generator: a transformer over a sequence of latent vectors, trained with rectified flow.
+"""The generator: a transformer over a sequence of latent vectors that turns a sketch and noise into a sound.
 
-Time runs from 1, noise, to 0, sound: x = (1 - time) * sound + time * noise. The network predicts noise - sound.
+Time runs from 1, noise, to 0, sound: x = (1 - time) * sound + time * noise (rectified flow, arXiv 2209.03003). The
+network predicts the sound, as a difference from the sketch, so that an untrained network returns the sketch.
 """
 
 import itertools
@@ -16,13 +17,13 @@ from training.pocket.text import CONDITION_SIZE
 
 @dataclass(frozen=True)
 class GeneratorSizes:
-    """Widths and depth: 20 million parameters. `vector` is the size of the vectors of `TextSide.condition`."""
+    """Widths and depth: 10 million parameters. `vector` is the size of the vectors of `TextSide.condition`."""
 
     latent: int = 240
     vector: int = CONDITION_SIZE
-    width: int = 384
-    blocks: int = 8
-    heads: int = 6
+    width: int = 288
+    blocks: int = 7
+    heads: int = 4
     expansion: int = 3
 
 
@@ -78,12 +79,12 @@ class Block(nn.Module):
 
 
 class Generator(nn.Module):
-    """The network of the velocity, for noisy latents, a prompt's vector or none, and a length."""
+    """The network of the sound, for noisy latents, a prompt's vector or none, a length, and a sketch."""
 
     def __init__(self, sizes: GeneratorSizes | None = None) -> None:
         super().__init__()
         self.sizes = sizes = sizes or GeneratorSizes()
-        self.read = nn.Linear(sizes.latent + 64, sizes.width)
+        self.read = nn.Linear(2 * sizes.latent + 64, sizes.width)
         self.condition = nn.Sequential(
             nn.Linear(sizes.vector + 64 + 32, 2 * sizes.width), nn.SiLU(), nn.Linear(2 * sizes.width, 2 * sizes.width)
         )
@@ -98,11 +99,11 @@ class Generator(nn.Module):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, noisy: Tensor, time: Tensor, vector: Tensor, tokens: Tensor) -> Tensor:
-        """Return velocities (batch, length, latent).
+    def forward(self, noisy: Tensor, time: Tensor, vector: Tensor, tokens: Tensor, sketch: Tensor) -> Tensor:
+        """Return the expected sounds (batch, length, latent).
 
         `time` is (batch,), 0..1; `vector` (batch, vector), with rows of NaN for no prompt; `tokens` (batch,), the
-        sounds' lengths, beyond which the attention is masked.
+        sounds' lengths, beyond which the attention is masked; `sketch` has the shape of `noisy`.
         """
         length = noisy.shape[1]
         vector = torch.where(vector.isnan(), self.nothing, vector)
@@ -113,20 +114,24 @@ class Generator(nn.Module):
         indices = torch.arange(length, device=noisy.device).expand(len(noisy), -1)
         left = tokens[:, None] - indices
         positions = torch.cat((angles(indices.float(), 16, 0.02, 3.0), angles(left.float(), 16, 0.02, 3.0)), -1)
-        states = self.read(torch.cat((noisy, positions), -1))
+        states = self.read(torch.cat((noisy, sketch, positions), -1))
         mask = None if int(tokens.min()) == length else (left > 0)[:, None, None]
         rotation = rotations(length, self.sizes.width // self.sizes.heads, noisy.device)
         modulation = self.modulate(condition).unflatten(1, (6, -1))
         for block in self.blocks:
             states = block(states, modulation, rotation, mask)
         shift, scale = self.finish(condition)[:, None].chunk(2, -1)
-        return self.write(self.norm(states) * (1 + scale) + shift).float()
+        return sketch + self.write(self.norm(states) * (1 + scale) + shift).float()
+
+
+NEAR_NOISE = 4.0
+"""Density of the times of sampling near 1, relative to that near 0, is the square of this."""
 
 
 def times(steps: int) -> list[float]:
     """Return times from 1 to 0, denser near 1, where the kind of sound is determined."""
     even = [1 - index / steps for index in range(steps + 1)]
-    return [2.0 * time / (1 + time) for time in even]
+    return [NEAR_NOISE * time / (1 + (NEAR_NOISE - 1) * time) for time in even]
 
 
 @torch.no_grad()
@@ -134,6 +139,7 @@ def sample(
     generator: Generator,
     vector: Tensor,
     tokens: Sequence[int],
+    sketch: Tensor,
     steps: int,
     guidance: float,
     seed: int,
@@ -144,23 +150,22 @@ def sample(
     counts = torch.tensor(list(tokens), device=device)
     source = torch.Generator().manual_seed(seed)
     state = torch.randn(len(vector), int(counts.max()), generator.sizes.latent, generator=source).to(device)
-    schedule = times(steps)
-    for index, (now, then) in enumerate(itertools.pairwise(schedule)):
-        state = state + (then - now) * velocity(generator, state, now, vector, counts, guidance)
+    for index, (now, then) in enumerate(itertools.pairwise(times(steps))):
+        sound = expected_sound(generator, state, now, vector, counts, sketch, guidance)
+        state = sound + (then / now) * (state - sound)
         if progress is not None:
             progress(index + 1)
     return state
 
 
-def velocity(
-    generator: Generator, state: Tensor, time: float, vector: Tensor, counts: Tensor, guidance: float
+def expected_sound(
+    generator: Generator, state: Tensor, time: float, vector: Tensor, counts: Tensor, sketch: Tensor, guidance: float
 ) -> Tensor:
-    """Return the velocity with classifier-free guidance."""
+    """Return the expected sound with classifier-free guidance (arXiv 2207.12598)."""
     times_of_batch = torch.full((len(state),), time, device=state.device)
     if guidance == 1.0:
-        return generator(state, times_of_batch, vector, counts)
+        return generator(state, times_of_batch, vector, counts, sketch)
     vectors = torch.cat((vector, torch.full_like(vector, torch.nan)))
-    with_prompt, without_prompt = generator(
-        torch.cat((state, state)), torch.cat((times_of_batch, times_of_batch)), vectors, torch.cat((counts, counts))
-    ).chunk(2)
+    twice = [torch.cat((part, part)) for part in (state, times_of_batch, counts, sketch)]
+    with_prompt, without_prompt = generator(twice[0], twice[1], vectors, twice[2], twice[3]).chunk(2)
     return without_prompt + guidance * (with_prompt - without_prompt)

@@ -1,7 +1,8 @@
 """`python -m training.pocket.latents`: encode every sound to latent vectors with one byte for each value.
 
-`latents-NAME.npz` contains `codes` int8 (all tokens, latent), `scale` and `middle` (latent,), `tokens` (sounds,), and
-the descriptions as JSON. It has to be written again after a change of the encoder.
+`latents-NAME.npz` contains `codes` and `sketches`, int8 (all tokens, latent), of the sounds and of their sketches,
+`scale` and `middle` (latent,), `tokens` (sounds,), and the descriptions as JSON. It has to be written again after a
+change of the encoder or the bank.
 """
 
 import argparse
@@ -13,10 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.pocket.codec import Codec
-from training.pocket.features import Library, from_bytes, held_out_shards, training_shards
-from training.pocket.running import choose_device, fingerprint, load_checkpoint
+from training.pocket.bank import Bank, load_bank
+from training.pocket.codec import Codec, load_codec
+from training.pocket.features import TOKEN_FRAMES, Library, from_bytes, held_out_shards, training_shards
+from training.pocket.running import choose_device, fingerprint
 from training.pocket.settings import RUNS
+from training.pocket.sketch import Sketcher
 from training.pocket.sounds import Sound
 
 RANGE = 4.0
@@ -28,25 +31,11 @@ def latents_path(name: str) -> Path:
     return RUNS / f"latents-{name}.npz"
 
 
-def load_codec(device: torch.device) -> Codec:
-    """Load the codec with averaged weights.
-
-    Raises:
-        FileNotFoundError: It hasn't been trained.
-    """
-    state = load_checkpoint("codec")
-    if state is None:
-        raise FileNotFoundError("the codec isn't trained yet: run python -m training.pocket.codec_training first")
-    codec = Codec()
-    codec.load_state_dict(state["average"])
-    return codec.to(device).eval()
-
-
-def stored_encoder() -> int | None:
-    """Return the fingerprint of the encoder of the stored latents; None without latents."""
-    if not latents_path("training").exists():
+def stored_encoder(path: Path) -> int | None:
+    """Return the fingerprint of the encoder of stored latents; None if the file doesn't exist."""
+    if not path.exists():
         return None
-    with np.load(latents_path("training")) as stored:
+    with np.load(path) as stored:
         return int(stored["encoder"])
 
 
@@ -63,6 +52,7 @@ class Latents:
     def __init__(self, name: str) -> None:
         with np.load(latents_path(name)) as stored:
             self.codes: NDArray[np.int8] = stored["codes"]
+            self.sketches: NDArray[np.int8] = stored["sketches"]
             self.tokens: NDArray[np.int64] = stored["tokens"]
             self.scale = torch.from_numpy(stored["scale"])
             self.middle = torch.from_numpy(stored["middle"])
@@ -75,9 +65,16 @@ class Latents:
 
     def vectors(self, index: int) -> Tensor:
         """Return the vectors of one sound, (tokens, latent)."""
+        return self._rows(self.codes, index)
+
+    def sketch(self, index: int) -> Tensor:
+        """Return the vectors of the sketch of one sound, (tokens, latent)."""
+        return self._rows(self.sketches, index)
+
+    def _rows(self, codes: NDArray[np.int8], index: int) -> Tensor:
         start = int(self.starts[index])
-        codes = self.codes[start : start + int(self.tokens[index])]
-        return torch.from_numpy(codes.astype(np.float32)) * (RANGE / 127)
+        rows = codes[start : start + int(self.tokens[index])]
+        return torch.from_numpy(rows.astype(np.float32)) * (RANGE / 127)
 
 
 @torch.no_grad()
@@ -92,21 +89,39 @@ def encode_library(codec: Codec, library: Library, device: torch.device) -> list
     return latents
 
 
+@torch.no_grad()
+def encode_sketches(codec: Codec, library: Library) -> list[NDArray[np.float32]]:
+    """Return the codec's latents of the sketch of each sound."""
+    sketcher = Sketcher(Bank(codec, load_bank()))
+    latents: list[NDArray[np.float32]] = []
+    for sound, tokens in zip(library.sounds, library.tokens, strict=True):
+        frames = sketcher.sketch(sound, int(tokens) * TOKEN_FRAMES)
+        with torch.autocast("cpu", torch.bfloat16):
+            mean, _ = codec.encoder(frames.stacked()[None])
+        latents.append(mean[0].float().numpy())
+    return latents
+
+
 def store(
     name: str,
     vectors: list[NDArray[np.float32]],
+    sketches: list[NDArray[np.float32]],
     sounds: list[Sound],
     scale: Tensor,
     middle: Tensor,
     encoder: int,
 ) -> None:
     """Write one file."""
-    joined = (np.concatenate(vectors) - middle.numpy()) / scale.numpy()
-    codes = np.clip(np.round(joined * (127 / RANGE)), -127, 127).astype(np.int8)
+
+    def codes_of(parts: list[NDArray[np.float32]]) -> NDArray[np.int8]:
+        joined = (np.concatenate(parts) - middle.numpy()) / scale.numpy()
+        return np.clip(np.round(joined * (127 / RANGE)), -127, 127).astype(np.int8)
+
     temporary = latents_path(name).with_suffix(".tmp.npz")
     np.savez(
         temporary,
-        codes=codes,
+        codes=codes_of(vectors),
+        sketches=codes_of(sketches),
         tokens=np.array([len(rows) for rows in vectors]),
         scale=scale.numpy(),
         middle=middle.numpy(),
@@ -132,9 +147,10 @@ def main() -> None:
     scale = torch.from_numpy(np.maximum(joined.std(0), 0.02).astype(np.float32))
     middle = torch.from_numpy(joined.mean(0).astype(np.float32))
     encoder = fingerprint(codec.encoder.state_dict())
-    store("training", vectors, library.sounds, scale, middle, encoder)
     held_out = Library(held_out_shards())
-    store("held-out", encode_library(codec, held_out, device), held_out.sounds, scale, middle, encoder)
+    held_out_vectors = encode_library(codec, held_out, device)
+    for name, part, encoded in (("held-out", held_out, held_out_vectors), ("training", library, vectors)):
+        store(name, encoded, encode_sketches(codec, part), part.sounds, scale, middle, encoder)
     print(
         f"{len(library)} sounds, {len(joined)} vectors; deviations {scale.min():.2f} to {scale.max():.2f}", flush=True
     )

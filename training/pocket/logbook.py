@@ -8,14 +8,13 @@ from training.pocket.settings import REPOSITORY, RUNS
 
 PAGE = REPOSITORY / "training" / "LOG.md"
 CURVES = REPOSITORY / "training" / "curves.svg"
-STAGES = ("codec", "text", "generator", "student")
+STAGES = ("codec", "text", "generator")
 TABLE_FIGURES = {
     "codec": ("held-out energy", "held-out offset", "held-out tonality", "hnr of codec", "log-spectral distance"),
     "text": ("kind", "note", "root", "chord", "touch", "tempo within 1 %"),
-    "generator": ("error", "error at 0.5", "error at 0.95", "error reduction by prompt"),
-    "student": tuple(f"error of step {step}" for step in range(1, 5)),
+    "generator": ("error of sketch", "error at 1.0", "error at 0.8", "error reduction by prompt"),
 }
-CURVE_FIGURES = {"codec": "loss", "text": "kind", "generator": "loss", "student": "loss"}
+CURVE_FIGURES = {"codec": "loss", "text": "kind", "generator": "loss"}
 MAX_ROWS = 24
 """Maximum length of a table. The rows of longer logs are selected evenly, always with the last one."""
 
@@ -34,8 +33,9 @@ HEAD = """# Training log of version 2 of pocket
 
 Written by `python -m training.pocket.logbook`. The figures are measured with held-out sounds and wordings; each row is
 a checkpoint. `hnr` is the harmonics-to-noise ratio of sustained tones in decibels. `log-spectral distance` is in
-decibels, relative to the same bands without the codec. `error reduction by prompt` is the relative difference between
-the generator's errors with and without the prompt.
+decibels, relative to the same bands without the codec. `error of sketch` is the squared difference
+between the latents of sketches and sounds, `error at 1.0` that of the generator's sounds when it starts from noise, and
+`error reduction by prompt` the relative difference between this error with and without the prompt.
 """
 
 

@@ -1,4 +1,4 @@
-"""The inference pipeline of the trained parts: text encoder, generator, codec, synthesis."""
+"""The inference pipeline of the trained parts: text encoder, plan, sketch, generator, codec, synthesis."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,17 +7,19 @@ import torch
 from torch import Tensor
 
 from training.pocket.bands import Frames, synthesise
-from training.pocket.codec import Codec
-from training.pocket.features import tokens_of
+from training.pocket.bank import Bank, StoredBank, load_bank
+from training.pocket.codec import Codec, load_codec
+from training.pocket.features import TOKEN_FRAMES, tokens_of
 from training.pocket.generator import Generator, sample
 from training.pocket.generator_training import check_origin, load_text_side, origin_of
-from training.pocket.latents import Latents, load_codec
+from training.pocket.latents import Latents
+from training.pocket.plan import Planner
 from training.pocket.running import fingerprint, load_checkpoint
 from training.pocket.settings import SAMPLE_RATE
+from training.pocket.sketch import Sketcher
 from training.pocket.text import TextSide
 
-TEACHER_STEPS, TEACHER_GUIDANCE = 16, 3.0
-STUDENT_STEPS = 4
+STEPS, GUIDANCE = 4, 1.0
 
 
 @dataclass
@@ -25,35 +27,44 @@ class Pocket:
     """The whole model on one device.
 
     Attributes:
+        generator: None for a model that renders its sketches.
         scale, middle: (latent,), of the codec's latents, which are `values * scale + middle`.
-        steps, guidance: parameters of the sampling; the guidance of a distilled generator is 1.
+        steps, guidance: parameters of the sampling.
     """
 
     text: TextSide
-    generator: Generator
+    planner: Planner
+    sketcher: Sketcher
+    generator: Generator | None
     codec: Codec
     scale: Tensor
     middle: Tensor
-    steps: int = TEACHER_STEPS
-    guidance: float = TEACHER_GUIDANCE
+    steps: int = STEPS
+    guidance: float = GUIDANCE
 
     @torch.no_grad()
-    def latents(self, prompts: Sequence[str], seconds: float, seed: int) -> Tensor:
-        """Generate latents (prompts, tokens, latent) for the codec."""
-        vectors = self.text.condition(self.text.read_prompts(prompts))
-        tokens = tokens_of(round(seconds * SAMPLE_RATE))
-        values = sample(self.generator, vectors, [tokens] * len(prompts), self.steps, self.guidance, seed)
-        return values * self.scale + self.middle
+    def sketches(self, prompts: Sequence[str], seconds: float, seed: int) -> list[Frames]:
+        """Return the sketch of each prompt."""
+        frames = tokens_of(round(seconds * SAMPLE_RATE)) * TOKEN_FRAMES
+        return [
+            self.sketcher.sketch(self.planner.plan(prompt, seconds, seed + index), frames)
+            for index, prompt in enumerate(prompts)
+        ]
 
     @torch.no_grad()
     def sounds(self, prompts: Sequence[str], seconds: float, seed: int = 0) -> list[Tensor]:
         """Generate the audio (2, samples) of each prompt."""
         samples = round(seconds * SAMPLE_RATE)
-        channels = self.codec.decoder(self.latents(prompts, seconds, seed))
-        return [
-            synthesise(Frames.unstacked(rows), samples, seed + index)
-            for index, rows in enumerate(channels.float().cpu())
-        ]
+        sketches = self.sketches(prompts, seconds, seed)
+        if self.generator is not None:
+            channels = torch.stack([sketch.stacked() for sketch in sketches])
+            drawn = (self.codec.encoder(channels)[0] - self.middle) / self.scale
+            vectors = self.text.condition(self.text.read_prompts(prompts))
+            tokens = [drawn.shape[1]] * len(prompts)
+            values = sample(self.generator, vectors, tokens, drawn, self.steps, self.guidance, seed)
+            decoded = self.codec.decoder(values * self.scale + self.middle)
+            sketches = [Frames.unstacked(rows) for rows in decoded.float().cpu()]
+        return [synthesise(frames, samples, seed + index) for index, frames in enumerate(sketches)]
 
     @torch.no_grad()
     def through_codec(self, channels: Tensor, samples: int) -> Tensor:
@@ -62,32 +73,35 @@ class Pocket:
         return synthesise(Frames.unstacked(decoded.float().cpu()), samples)
 
 
-def load_pocket(student: bool) -> Pocket:
-    """Load the trained model on the CPU; `student` selects the distilled generator.
+def load_pocket(sketches_only: bool = False) -> Pocket:
+    """Load the trained model on the CPU; with `sketches_only`, without the generator.
 
     Raises:
         FileNotFoundError: A stage hasn't been trained.
         ValueError: A stage was trained with an older state of an earlier stage.
     """
-    stage = "student" if student else "generator"
-    state = load_checkpoint(stage)
+    device = torch.device("cpu")
+    side, codec = load_text_side(device), load_codec(device)
+    stored = load_bank()
+    if stored.encoder != fingerprint(codec.encoder.state_dict()):
+        raise ValueError("the bank is of another encoder: run python -m training.pocket.bank again")
+    if sketches_only:
+        return assemble(side, None, codec, stored, torch.ones(1), torch.zeros(1))
+    state = load_checkpoint("generator")
     if state is None:
-        raise FileNotFoundError(f"the {stage} isn't trained yet: run python -m training.pocket.train first")
+        raise FileNotFoundError("the generator isn't trained yet: run python -m training.pocket.train first")
     generator = Generator()
     generator.load_state_dict(state["average"])
-    device = torch.device("cpu")
     latents = Latents("held-out")
-    side, codec = load_text_side(device), load_codec(device)
     if latents.encoder != fingerprint(codec.encoder.state_dict()):
         raise ValueError("the latents are of another encoder: run python -m training.pocket.latents again")
-    check_origin(stage, state, origin_of(latents, side))
-    steps, guidance = (STUDENT_STEPS, 1.0) if student else (TEACHER_STEPS, TEACHER_GUIDANCE)
-    return Pocket(
-        side,
-        generator.eval(),
-        codec,
-        latents.scale,
-        latents.middle,
-        steps,
-        guidance,
-    )
+    check_origin("generator", state, origin_of(latents, side))
+    return assemble(side, generator.eval(), codec, stored, latents.scale, latents.middle)
+
+
+def assemble(
+    side: TextSide, generator: Generator | None, codec: Codec, stored: StoredBank, scale: Tensor, middle: Tensor
+) -> Pocket:
+    """Return the model of its parts."""
+    bank = Bank(codec, stored)
+    return Pocket(side, Planner(side, bank), Sketcher(bank), generator, codec, scale, middle)

@@ -62,11 +62,11 @@ def main() -> None:
     """Draw the sheet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("picture", type=Path)
-    parser.add_argument("--source", choices=SOURCES[2:], default="student")
+    parser.add_argument("--source", choices=SOURCES[2:], default="generator")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    pocket = load_pocket(arguments.source == "student")
+    pocket = load_pocket(sketches_only=arguments.source == "sketch")
     rows = requests()
     columns = [
         (source, SoundSource(source, pocket).render(rows, 1)) for source in ("recordings", "codec", arguments.source)

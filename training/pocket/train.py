@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from training.pocket.latents import latents_path, load_codec, stored_encoder
+from training.pocket.bank import BANK
+from training.pocket.codec import load_codec
+from training.pocket.latents import latents_path, stored_encoder
 from training.pocket.running import checkpoint_path, fingerprint
 from training.pocket.settings import RUNS
 
@@ -34,13 +36,17 @@ class Stage:
 STAGES = {
     "codec": Stage("codec_training", 240.0),
     "text": Stage("text_training", 30.0),
+    "bank": Stage("bank", None, (BANK.name,)),
     "latents": Stage("latents", None, (latents_path("training").name, latents_path("held-out").name)),
     "generator": Stage("generator_training", 600.0),
-    "student": Stage("distillation", 120.0),
     "classifier": Stage("classifier", None, (checkpoint_path("classifier").name,)),
 }
-DOWNSTREAM = {"codec": ("latents", "generator", "student"), "text": ("generator", "student"), "generator": ("student",)}
+DOWNSTREAM = {"codec": ("bank", "latents", "generator"), "text": ("generator",)}
 """Later stages whose results become stale when a stage is trained again."""
+
+
+ENCODED = frozenset({"bank", "latents"})
+"""Stages whose results are made by the codec's encoder."""
 
 
 def trained_minutes(stage: str) -> float:
@@ -82,7 +88,7 @@ def main() -> None:
         if name != "classifier":
             options += ["--device", arguments.device]
         if stage.minutes is None:
-            stale = name == "latents" and stored_encoder() != codec_encoder()
+            stale = name in ENCODED and stored_encoder(RUNS / stage.done[0]) != codec_encoder()
             if arguments.stage or stale or not all((RUNS / file).exists() for file in stage.done):
                 run(name, None, options)
             continue

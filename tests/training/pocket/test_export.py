@@ -2,10 +2,10 @@ from pathlib import Path
 
 import torch
 
-from training.pocket.codec import Codec, CodecSizes
+from tests.training.pocket.banks import small_codec, stored_bank
 from training.pocket.export import export, known_words, load_exported
 from training.pocket.generator import Generator, GeneratorSizes
-from training.pocket.pipeline import Pocket
+from training.pocket.pipeline import Pocket, assemble
 from training.pocket.settings import SAMPLE_RATE
 from training.pocket.text import CONDITION_SIZE, TextSide, TextSizes
 
@@ -13,15 +13,13 @@ from training.pocket.text import CONDITION_SIZE, TextSide, TextSizes
 def small() -> Pocket:
     torch.manual_seed(0)
     vector = CONDITION_SIZE - TextSizes().vector + 24
-    codec = CodecSizes(group_latent=2, widths=(16, 16), encoder_blocks=(1, 1), decoder_blocks=(1, 1))
-    return Pocket(
+    return assemble(
         TextSide(TextSizes(pieces=16, width=32, layers=1, heads=2, queries=2, vector=24)).eval(),
         Generator(GeneratorSizes(latent=40, vector=vector, width=32, blocks=1, heads=2)).eval(),
-        Codec(codec).eval(),
+        small_codec(),
+        stored_bank(),
         torch.full((40,), 1.5),
         torch.full((40,), 0.25),
-        steps=2,
-        guidance=1.0,
     )
 
 
@@ -30,8 +28,9 @@ def test_export_makes_nearly_the_same_sounds(tmp_path: Path) -> None:
     size = export(pocket, tmp_path)
     assert size == sum(path.stat().st_size for path in tmp_path.iterdir())
     read = load_exported(tmp_path)
-    first, second = (made.latents(["a grand piano c4", "rain"], 0.5, 3) for made in (pocket, read))
-    assert torch.allclose(first, second, atol=0.05)
+    prompts = ["a grand piano c4", "rain"]
+    for first, second in zip(*(made.sketches(prompts, 0.5, 3) for made in (pocket, read)), strict=True):
+        assert torch.allclose(first.stacked(), second.stacked(), atol=0.05)
     sounds = read.sounds(["a grand piano c4", "rain"], 0.5, 3)
     assert [tuple(sound.shape) for sound in sounds] == [(2, SAMPLE_RATE // 2)] * 2
     assert all(bool(sound.isfinite().all()) for sound in sounds)

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.training.pocket.banks import bank
+from training.pocket.instruments import INSTRUMENTS
+from training.pocket.labels import KINDS
+from training.pocket.plan import Planner, note_of, tempo_of
+from training.pocket.sketch import Sketcher
+from training.pocket.text import TextSide, TextSizes
+from training.pocket.tokens import read_words
+
+PIANO = INSTRUMENTS[0]
+
+
+@pytest.fixture(scope="module")
+def planner() -> Planner:
+    torch.manual_seed(3)
+    sizes = TextSizes(pieces=16, width=32, layers=1, heads=2, queries=2, vector=24)
+    return Planner(TextSide(sizes).eval(), bank())
+
+
+@pytest.mark.parametrize(
+    ("prompt", "bpm"),
+    [
+        ("dusty drum loop 90 bpm", 90.0),
+        ("house beat at 124.5 bpm", 124.5),
+        ("97bpm funk", 97.0),
+        ("tempo 140 techno", 140.0),
+        ("808 kick", None),
+        ("drums 110", 110.0),
+        ("a beat", None),
+    ],
+)
+def test_tempo_of_reads_the_number(prompt: str, bpm: float | None) -> None:
+    assert tempo_of(read_words(prompt)) == bpm
+
+
+@pytest.mark.parametrize(("prompt", "note"), [("piano c4", 60), ("piano f#3", 54), ("piano b flat 2", 46)])
+def test_note_of_is_the_named_note(prompt: str, note: int) -> None:
+    assert note_of(read_words(prompt), PIANO, 0, np.random.default_rng(0)) == note
+
+
+def test_note_of_a_root_is_in_the_middle_of_the_range() -> None:
+    note = note_of(read_words("piano d minor"), PIANO, 0, np.random.default_rng(0))
+    assert note % 12 == 2
+    assert abs(note - 62) <= 6
+
+
+@given(prompt=st.text(max_size=60), seconds=st.floats(0.3, 10.0), seed=st.integers(0, 2**31 - 1))
+@settings(max_examples=60, deadline=None)
+def test_planner_answers_any_prompt(planner: Planner, prompt: str, seconds: float, seed: int) -> None:
+    sound = planner.plan(prompt, seconds, seed)
+    assert sound.kind in KINDS
+    assert sound.seconds == seconds
+    assert sound == planner.plan(prompt, seconds, seed)
+
+
+def test_planner_describes_sounds_that_can_be_sketched(planner: Planner) -> None:
+    sketcher = Sketcher(planner.bank)
+    for seed in range(30):
+        sound = planner.plan(f"word{seed} c{seed % 8}", 0.5, seed)
+        assert bool(sketcher.sketch(sound, 88).stacked().isfinite().all())

@@ -1,0 +1,124 @@
+import itertools
+
+import torch
+
+from tests.training.pocket.banks import bank, with_frames
+from training.pocket.bands import BANDS, CENTRES, FLOOR_DB, GROUPS, Frames
+from training.pocket.bank import Bank, draw_entries
+from training.pocket.instruments import INSTRUMENTS
+from training.pocket.sketch import LOUDEST_DB, Mixture, Sketcher, lengthened
+from training.pocket.sounds import Sound
+
+PIANO = INSTRUMENTS[0]
+ORGAN = next(row for row in INSTRUMENTS if row.kind == "church organ")
+
+
+def tone(hertz: float, frames: int) -> Frames:
+    """Return the bands of a sine of 0 dB."""
+    band = int((CENTRES - hertz).abs().argmin())
+    energy = torch.full((frames, BANDS), FLOOR_DB)
+    energy[:, band] = 0.0
+    tonality = torch.zeros(frames, BANDS)
+    tonality[:, band] = 1.0
+    sides = torch.zeros(frames, GROUPS)
+    return Frames(energy, torch.zeros(frames, BANDS), tonality, sides, sides)
+
+
+def loudest_hertz(frames: Frames, frame: int) -> float:
+    band = int(frames.energy[frame].argmax())
+    return float(frames.hertz()[frame, band])
+
+
+def played(row: object, events: tuple[tuple[float, float, int, int], ...], form: str = "note") -> Sound:
+    assert row in INSTRUMENTS
+    found = next(other for other in INSTRUMENTS if other is row)
+    return Sound("font", found.kind, form, 1.0, 0, found.bank, found.program, False, events)
+
+
+def bank_with_tones() -> Bank:
+    """Return a bank whose notes of the piano and the organ are sines of their pitch."""
+    made = bank([sound for sound in draw_entries() if sound.kind in ("grand piano", "church organ")])
+    for index, entry in enumerate(made.entries):
+        note = entry.sound.note
+        assert note is not None
+        parts = vars(tone(440 * 2 ** ((note - 69) / 12), 96))
+        with_frames(made, index, **parts)
+    return made
+
+
+def test_sketch_transposes_the_nearest_note() -> None:
+    sketcher = Sketcher(bank_with_tones())
+    pitches = [loudest_hertz(sketcher.sketch(played(PIANO, ((0.0, 0.5, note, 95),)), 96), 20) for note in range(50, 60)]
+    for lower, upper in itertools.pairwise(pitches):
+        # the stored tones are at the centres of their bands
+        assert 1.0 < upper / lower < 1.13
+
+
+def test_sketch_puts_events_at_their_times() -> None:
+    sketcher = Sketcher(bank_with_tones())
+    frames = sketcher.sketch(played(PIANO, ((0.5, 0.1, 60, 95),)), 172)
+    levels = frames.energy.amax(1)
+    assert float(levels[:85].max()) == FLOOR_DB
+    assert float(levels[87]) > -20
+    assert float(levels[86 + 17 + 60]) < float(levels[87]) - 30, "damped after its gate"
+
+
+def test_sketch_of_a_held_note_lasts_longer_than_the_stored_one() -> None:
+    sketcher = Sketcher(bank_with_tones())
+    long = sketcher.sketch(played(ORGAN, ((0.0, 1.9, 60, 95),)), 344)
+    struck = sketcher.sketch(played(PIANO, ((0.0, 1.9, 60, 95),)), 344)
+    assert float(long.energy[300].max()) > -20
+    assert float(struck.energy[300].max()) == FLOOR_DB
+
+
+def test_sketch_of_a_chord_has_all_its_notes() -> None:
+    sketcher = Sketcher(bank_with_tones())
+    events = tuple((0.0, 0.5, note, 95) for note in (60, 67, 76))
+    frames = sketcher.sketch(played(PIANO, events, "chord"), 96)
+    assert int((frames.energy[20] > -30).sum()) == 3
+
+
+def test_sketch_of_a_loop_goes_on_at_its_beginning() -> None:
+    made = bank()
+    index = next(i for i, entry in enumerate(made.entries) if entry.sound.drums and entry.sound.events[0][2] == 49)
+    with_frames(made, index, **vars(tone(1000.0, 96)))
+    events = ((0.9, 0.1, 49, 95),)
+    loop = Sound("font", "drum loop", "loop", 1.0, 0, 0, 0, True, events, bpm=120.0)
+    looped = Sketcher(made).sketch(loop, 172)
+    assert float(looped.energy[10].max()) > -20, "the end of the cymbal"
+    assert float(looped.energy[120].max()) == FLOOR_DB
+
+
+def test_sketch_has_a_constant_level() -> None:
+    sketcher = Sketcher(bank_with_tones())
+    for velocity in (40, 120):
+        frames = sketcher.sketch(played(PIANO, ((0.0, 0.5, 60, velocity),)), 96)
+        assert abs(float(frames.energy.max()) - LOUDEST_DB) < 0.5
+
+
+def test_sketch_of_every_kind_is_finite() -> None:
+    made = bank()
+    sketcher = Sketcher(made)
+    for entry in made.entries[::9]:
+        channels = sketcher.sketch(entry.sound, 40).stacked()
+        assert channels.shape[0] == 40
+        assert bool(channels.isfinite().all())
+
+
+def test_mixture_of_one_sound_keeps_its_frequencies() -> None:
+    mixture = Mixture.silent(8)
+    mixture.add(Mixture.of(tone(440.0, 8)), 0, wrap=False)
+    assert abs(loudest_hertz(mixture.frames(), 3) / float(CENTRES[(CENTRES - 440).abs().argmin()]) - 1) < 1e-4
+
+
+def test_lengthened_repeats_only_the_sustained_part() -> None:
+    indices = lengthened(100, 300)
+    assert len(indices) == 300
+    assert indices[:45].tolist() == list(range(45))
+    assert int(indices[45:].min()) == 45
+    assert int(indices.max()) == 91
+    assert int(indices.diff().abs().max()) <= 1, "neighbours follow each other"
+
+
+def test_lengthened_of_a_long_sound_is_its_beginning() -> None:
+    assert lengthened(100, 80).tolist() == list(range(80))

@@ -1,0 +1,222 @@
+"""Sketches: a described sound composed from sounds of the bank, as bands.
+
+Each event takes the nearest note of its instrument, transposes it, lengthens or damps it, and adds it at its time. A
+sketch has the right instruments, notes and times. It has no effects, and its level and colour are approximate: the
+generator turns it into the sound.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from training.pocket.bands import BANDS, CENTRES, EDGES, FLOOR_DB, GROUP, GROUPS, HALF_WIDTHS, HOP, Frames
+from training.pocket.bank import VELOCITY, Bank
+from training.pocket.instruments import INSTRUMENTS
+from training.pocket.settings import SAMPLE_RATE
+from training.pocket.sounds import Sound
+
+FRAMES_A_SECOND = SAMPLE_RATE / HOP
+SUSTAIN_FIRST, SUSTAIN_LAST = 0.45, 0.92
+"""Part of a sustained sound that is repeated, alternately forwards and backwards, to lengthen it."""
+RELEASE_DB_A_SECOND = 220.0
+DAMPING_DB_A_SECOND = 110.0
+STEADY_DB = 30.0
+"""A texture that ends within so many decibels of its maximum is lengthened."""
+LOUDEST_DB = -7.0
+"""Power of the loudest frame of a sketch; that of sounds with a peak of 0.9."""
+
+_HELD = {(row.bank, row.program): row.held for row in INSTRUMENTS}
+
+
+@dataclass
+class Mixture:
+    """Sums over events, from which bands are computed.
+
+    Attributes:
+        power, hertz, tonality: (frames, BANDS), the latter two weighted by power.
+        left, right, width: (frames, GROUPS), `width` weighted by power.
+    """
+
+    power: Tensor
+    hertz: Tensor
+    tonality: Tensor
+    left: Tensor
+    right: Tensor
+    width: Tensor
+
+    @staticmethod
+    def silent(frames: int) -> "Mixture":
+        """Return sums without events."""
+        power, hertz, tonality = (torch.zeros(frames, BANDS) for _ in range(3))
+        left, right, width = (torch.zeros(frames, GROUPS) for _ in range(3))
+        return Mixture(power, hertz, tonality, left, right, width)
+
+    @staticmethod
+    def of(frames: Frames) -> "Mixture":
+        """Return the sums of one sound."""
+        power = torch.where(frames.energy > FLOOR_DB + 3, 10 ** (frames.energy / 10), 0.0)
+        groups = power.unflatten(-1, (GROUPS, GROUP)).sum(-1)
+        balance = frames.balance.clamp(-1, 1)
+        return Mixture(
+            power,
+            power * frames.hertz(),
+            power * frames.tonality,
+            groups * (1 - balance) / 2,
+            groups * (1 + balance) / 2,
+            groups * frames.width,
+        )
+
+    def parts(self) -> tuple[Tensor, ...]:
+        """Return all sums."""
+        return self.power, self.hertz, self.tonality, self.left, self.right, self.width
+
+    def taken(self, indices: Tensor, gains: Tensor) -> "Mixture":
+        """Return the frames at `indices`, with their powers multiplied by `gains`."""
+        power, hertz, tonality, left, right, width = (part[indices] * gains[:, None] for part in self.parts())
+        return Mixture(power, hertz, tonality, left, right, width)
+
+    def transposed(self, semitones: float) -> "Mixture":
+        """Multiply all frequencies, and move the powers to the bands that contain them."""
+        if semitones == 0:
+            return self
+        ratio = 2 ** (semitones / 12)
+        hertz = ratio * torch.where(self.power > 0, self.hertz / (self.power + 1e-30), CENTRES)
+        index = (torch.searchsorted(EDGES, hertz.contiguous(), right=True) - 1).clamp(0, BANDS - 1)
+        heard = (hertz < EDGES[-1]).float()
+        power, weighted, tonality = (
+            torch.zeros_like(self.power).scatter_add_(1, index, part * heard)
+            for part in (self.power, self.power * hertz, self.tonality)
+        )
+        # the sides of a group move less than its width
+        return Mixture(power, weighted, tonality, self.left, self.right, self.width)
+
+    def add(self, other: "Mixture", start: int, wrap: bool) -> None:
+        """Add a sound at a frame; what lies beyond the end is dropped, or added from the beginning on."""
+        frames, first = len(self.power), 0
+        while first < len(other.power) and start < frames:
+            count = min(len(other.power) - first, frames - start)
+            for own, part in zip(self.parts(), other.parts(), strict=True):
+                own[start : start + count] += part[first : first + count]
+            if not wrap:
+                return
+            first, start = first + count, 0
+
+    def frames(self) -> Frames:
+        """Return bands with the level `LOUDEST_DB`."""
+        total = self.power.sum(1).max()
+        scale = 10 ** (LOUDEST_DB / 10) / (total + 1e-30)
+        power = self.power * scale
+        known = self.power > 0
+        hertz = torch.where(known, self.hertz / (self.power + 1e-30), CENTRES)
+        sides = self.left + self.right
+        return Frames(
+            10 * torch.log10(power.clamp_min(10 ** (FLOOR_DB / 10))),
+            ((hertz - CENTRES) / HALF_WIDTHS).clamp(-1, 1),
+            torch.where(known, self.tonality / (self.power + 1e-30), 0.0).clamp(0, 1),
+            (self.right - self.left) / (sides + 1e-20),
+            torch.where(sides > 0, self.width / (sides + 1e-30), 0.0).clamp(0, 1),
+        )
+
+
+class Sketcher:
+    """Composer of sketches."""
+
+    def __init__(self, bank: Bank) -> None:
+        self.bank = bank
+        self._tones: dict[tuple[int, int], list[int]] = defaultdict(list)
+        self._hits: dict[tuple[int, int], int] = {}
+        self._textures: dict[tuple[int, int], int] = {}
+        self._recordings: dict[str, int] = {}
+        self._recipes: dict[str, list[int]] = defaultdict(list)
+        for index, entry in enumerate(bank.entries):
+            sound = entry.sound
+            if sound.recipe is not None:
+                self._recipes[sound.kind].append(index)
+            elif sound.recording is not None:
+                self._recordings[sound.recording] = index
+            elif sound.drums:
+                self._hits[sound.events[0][2], sound.program] = index
+            elif sound.form == "note":
+                self._tones[sound.bank, sound.program].append(index)
+            else:
+                self._textures[sound.bank, sound.program] = index
+
+    def sketch(self, sound: Sound, frames: int) -> Frames:
+        """Compose a described sound of some frames."""
+        mixture = Mixture.silent(frames)
+        wrap = sound.form == "loop"
+        for start, gate, key, velocity in sound.events or ((0.0, sound.seconds, 0, VELOCITY),):
+            index, semitones = self._choose(sound, key)
+            first = round(start * FRAMES_A_SECOND)
+            length = frames if wrap else max(1, frames - first)
+            mixture.add(self._event(sound, index, semitones, gate, velocity, length), first, wrap)
+        return mixture.frames()
+
+    def _choose(self, sound: Sound, key: int) -> tuple[int, float]:
+        """Return the entry of an event, and by how many semitones it is transposed."""
+        if sound.recipe is not None:
+            index = min(self._recipes[sound.kind], key=lambda entry: self._recipe_distance(sound, entry))
+            note = self.bank.entries[index].sound.note
+            return index, 0.0 if note is None or sound.note is None else float(sound.note - note)
+        if sound.recording is not None:
+            return self._recordings[sound.recording], 0.0
+        if sound.drums:
+            return self._hits.get((key, sound.program), self._hits.get((key, 0), 0)), 0.0
+        if (sound.bank, sound.program) in self._textures:
+            return self._textures[sound.bank, sound.program], float(key - 60)
+        tones = self._tones[sound.bank, sound.program]
+        index = min(tones, key=lambda entry: abs(self._note(entry) - key))
+        return index, float(key - self._note(index))
+
+    def _note(self, index: int) -> int:
+        note = self.bank.entries[index].sound.note
+        assert note is not None
+        return note
+
+    def _recipe_distance(self, sound: Sound, index: int) -> float:
+        wanted, stored = sound.recipe, self.bank.entries[index].sound.recipe
+        assert wanted is not None and stored is not None
+        distance = sum(abs(wanted[name] - stored[name]) for name in ("length", "brightness", "edge", "motion", "space"))
+        distance += 0.6 * len(set(wanted["flags"]) ^ set(stored["flags"]))
+        notes = wanted["note"], stored["note"]
+        far = abs(notes[0] - notes[1]) / 4 if None not in notes else abs(wanted["pitch"] - stored["pitch"])
+        return float(distance + far)
+
+    def _event(self, sound: Sound, index: int, semitones: float, gate: float, velocity: int, length: int) -> Mixture:
+        entry = self.bank.entries[index]
+        stored = self.bank.frames(index)
+        own = sound.source == "font"
+        held = own and not sound.drums and _HELD.get((sound.bank, sound.program), False)
+        steady = sound.form == "texture" if own else sound.form != "loop"
+        gate_frames = min(length, round(gate * FRAMES_A_SECOND)) if own and not sound.drums else length
+        count = len(stored.energy)
+        if held or (steady and _is_steady(stored)):
+            indices = lengthened(count, min(length, gate_frames + round(0.4 * FRAMES_A_SECOND)))
+        else:
+            indices = torch.arange(min(count, length))
+        fall = RELEASE_DB_A_SECOND if held else DAMPING_DB_A_SECOND
+        after = (torch.arange(len(indices)) - gate_frames).clamp_min(0) / FRAMES_A_SECOND
+        if sound.drums or not own:
+            after = torch.zeros(len(indices))
+        loudness = (velocity / VELOCITY) ** 4 * entry.gain**2 if own else 1.0
+        gains = loudness * 10 ** (-fall * after / 10)
+        return Mixture.of(stored).taken(indices, gains).transposed(semitones)
+
+
+def _is_steady(frames: Frames) -> bool:
+    """Return True if a sound hasn't decayed at its end."""
+    levels = frames.energy.amax(1)
+    return bool(levels[-12:-4].mean() > levels.max() - STEADY_DB)
+
+
+def lengthened(count: int, length: int) -> Tensor:
+    """Return frame indices (length,) of a sound of `count` frames whose sustained part is repeated as needed."""
+    first, last = int(SUSTAIN_FIRST * count), int(SUSTAIN_LAST * count)
+    if length <= last or last - first < 2:
+        return torch.arange(min(length, count))
+    there = torch.arange(first, last)
+    cycle = torch.cat((there, there.flip(0)))
+    rest = length - first
+    return torch.cat((torch.arange(first), cycle.repeat(-(-rest // len(cycle)))[:rest]))
