@@ -15,7 +15,7 @@ from timbred.engine.families import audioldm
 
 def main() -> int:
     room = int(os.environ["TIMBRED_TEST_ROOM"])
-    plainly = audioldm.SPEC.signature.evaluate
+    plainly = audioldm.AUDIOLDM.signature.evaluate
 
     def evaluate(unet: torch.nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
         wanted = inputs[0].shape[0] * inputs[0].shape[2]
@@ -23,7 +23,8 @@ def main() -> int:
             raise torch.OutOfMemoryError(f"tried to allocate {wanted} rows of {room}")
         return plainly(unet, *inputs)
 
-    model_manager.SPECS = (replace(audioldm.SPEC, signature=replace(audioldm.SPEC.signature, evaluate=evaluate)),)
+    spec = audioldm.AUDIOLDM
+    model_manager.SPECS = (replace(spec, signature=replace(spec.signature, evaluate=evaluate)),)
     return __main__.main()
 
 

@@ -18,7 +18,7 @@ from timbred import errors
 from timbred.engine import device
 from timbred.engine.compile.compiled_calls import CompileQueue
 from timbred.engine.diffusion.sampler import make_scheduler
-from timbred.engine.families import ace_step, audioldm, audioldm2, musicldm, stable_audio, stable_audio_3
+from timbred.engine.families import ace_step, audioldm, audioldm2, stable_audio
 from timbred.engine.families.base import FamilySpec, LatentDiffusion
 from timbred.engine.families.clap import Clap, load_clap
 from timbred.engine.families.component_loader import SharedComponents, component_class, load_components
@@ -39,8 +39,13 @@ COMPILED_BUDGET_SHARE = 0.25
 """Part of the budget that compiled calls may fill, including their copies of weights."""
 
 
-SPECS: tuple[FamilySpec, ...] = tuple(
-    module.SPEC for module in (audioldm2, audioldm, musicldm, stable_audio, stable_audio_3, ace_step)
+SPECS: tuple[FamilySpec, ...] = (
+    audioldm2.AUDIOLDM2,
+    audioldm.AUDIOLDM,
+    audioldm.MUSICLDM,
+    stable_audio.STABLE_AUDIO,
+    stable_audio.STABLE_AUDIO_3,
+    ace_step.ACE_STEP,
 )
 """The engine's declarations of all families."""
 

@@ -24,13 +24,13 @@ def load(folder: Path, precision: torch.dtype) -> LatentDiffusion:
 
 
 def overflowing(when: Callable[[torch.dtype], bool]) -> tuple[FamilySpec, ...]:
-    plainly = audioldm.SPEC.signature.evaluate
+    plainly = audioldm.AUDIOLDM.signature.evaluate
 
     def evaluate(unet: Any, *inputs: torch.Tensor) -> torch.Tensor:
         result = plainly(unet, *inputs)
         return result * float("nan") if when(unet.dtype) else result
 
-    return (replace(audioldm.SPEC, signature=replace(audioldm.SPEC.signature, evaluate=evaluate)),)
+    return (replace(audioldm.AUDIOLDM, signature=replace(audioldm.AUDIOLDM.signature, evaluate=evaluate)),)
 
 
 def test_denoiser_repeats_an_overflowing_network_in_full_precision(audioldm: Path, monkeypatch: pytest.MonkeyPatch):

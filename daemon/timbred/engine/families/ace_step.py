@@ -287,7 +287,7 @@ def make_codec(
     return NormalizedOobleckCodec(pipeline.vae, wave_layout(pipeline), device, stages, batch_splitter)
 
 
-SPEC = FamilySpec(
+ACE_STEP = FamilySpec(
     facts=families.ACE_STEP,
     pipeline_class=diffusers.AceStepPipeline,
     conditioner=AceStepConditioner,

@@ -173,7 +173,7 @@ def join_batch(negative: Tensors, prompt: Tensors) -> Tensors:
     return batch
 
 
-SPEC = FamilySpec(
+AUDIOLDM2 = FamilySpec(
     facts=families.AUDIOLDM2,
     pipeline_class=diffusers.AudioLDM2Pipeline,
     conditioner=AudioLdm2Conditioner,
