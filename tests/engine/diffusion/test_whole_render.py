@@ -17,7 +17,7 @@ from tests.engine.recorded_calls import RecordedCall
 from timbred.engine.compile import compiled_calls
 from timbred.engine.compile.compiled_calls import CompileQueue
 from timbred.engine.diffusion import whole_render
-from timbred.engine.diffusion.sampler_kinds import DiscreteSampling, FlowSampling, LinearSteps
+from timbred.engine.diffusion.sampler import DiscreteSampling, FlowSampling, LinearSteps
 from timbred.engine.diffusion.whole_render import MAX_WHOLE_STEPS_COUNT, RenderInputs, WholeRenders, run_steps
 from timbred.engine.families.base import LatentDiffusion
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder, Repaint

@@ -19,8 +19,7 @@ from timbred.engine.diffusion.conditioning import (
     token_factors,
 )
 from timbred.engine.diffusion.generation import Blend
-from timbred.engine.diffusion.sampler import InitLatents
-from timbred.engine.diffusion.sampler_kinds import ClassifierFreeGuidance
+from timbred.engine.diffusion.sampler import ClassifierFreeGuidance, InitLatents
 from timbred.engine.memory.device_memory import ModelStages
 from timbred.errors import ModelError
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder

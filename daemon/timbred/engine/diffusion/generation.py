@@ -12,6 +12,8 @@ from timbred.engine.diffusion.conditioning import Tensors, given_noise, stack_co
 from timbred.engine.diffusion.denoiser import Denoiser, LoraSet
 from timbred.engine.diffusion.outpainting import Outpainting, OutpaintWindow
 from timbred.engine.diffusion.sampler import (
+    ClassifierFreeGuidance,
+    DiscreteSampling,
     InitLatents,
     SamplerState,
     draw_noise,
@@ -19,7 +21,6 @@ from timbred.engine.diffusion.sampler import (
     make_scheduler,
     resize_noise,
 )
-from timbred.engine.diffusion.sampler_kinds import ClassifierFreeGuidance, DiscreteSampling
 from timbred.ipc.engine_messages import RenderOrder
 
 GOLDEN_FRACTION = 0.6180339887

@@ -10,7 +10,7 @@ from timbred.engine.compile.compiled_calls import CompiledCalls, CompileQueue
 from timbred.engine.diffusion.conditioner import Conditioner
 from timbred.engine.diffusion.conditioning import Tensors
 from timbred.engine.diffusion.generation import Generation, Layout, RenderedSounds
-from timbred.engine.diffusion.sampler_kinds import DiscreteSampling
+from timbred.engine.diffusion.sampler import DiscreteSampling
 from timbred.ipc.engine_messages import RenderOrder
 
 

@@ -21,7 +21,7 @@ from timbred.engine.compile.traced_calls import CudaGraphCall, Shape
 from timbred.engine.diffusion.conditioning import Tensors
 from timbred.engine.diffusion.denoiser import Denoiser
 from timbred.engine.diffusion.generation import Generation
-from timbred.engine.diffusion.sampler_kinds import LinearSteps
+from timbred.engine.diffusion.sampler import LinearSteps
 from timbred.errors import first_line
 
 log = logging.getLogger("timbred.engine.compile")

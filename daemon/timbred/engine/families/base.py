@@ -20,8 +20,7 @@ from timbred.engine.diffusion.conditioner import Conditioner
 from timbred.engine.diffusion.denoiser import Denoiser, DenoiserSignature
 from timbred.engine.diffusion.generation import Generation, Layout, RenderedSounds, step_batch
 from timbred.engine.diffusion.rendering import Rendering
-from timbred.engine.diffusion.sampler import SamplingStopped
-from timbred.engine.diffusion.sampler_kinds import DiscreteSampling
+from timbred.engine.diffusion.sampler import DiscreteSampling, SamplingStopped
 from timbred.engine.diffusion.whole_render import WholeRenders
 from timbred.engine.families.clap import Clap, ClapConditioner
 from timbred.engine.memory.device_memory import DeviceMemory, ModelStages
