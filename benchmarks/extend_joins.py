@@ -26,7 +26,7 @@ from benchmarks.loaded import MODEL_NAMES, POCKET, LoadedModel, loaded_model
 from benchmarks.machine import machine
 from timbred.audio import Clip, SampleRate
 from timbred.dsp.splice import EditedPart, OriginalAudio, splice
-from timbred.engine.diffusion.outpainting import plan_windows
+from timbred.engine.diffusion.init_audio import plan_windows
 from timbred.ipc.engine_messages import InitAudio
 
 PROMPTS = ("warm pad", "drone low dark", "organ a3", "brass c3 long", "rain", "wind")

@@ -36,7 +36,7 @@ from timbred.engine.batching import is_out_of_memory, to_timbred_error
 from timbred.engine.device import choose_device
 from timbred.engine.diffusion.conditioning import Tensors
 from timbred.engine.diffusion.generation import RenderedSounds
-from timbred.engine.diffusion.inpainting import SILENT_PEAK
+from timbred.engine.diffusion.init_audio import SILENT_PEAK
 from timbred.engine.diffusion.sampler import SamplingStopped, make_scheduler
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.component_loader import quiet_libraries

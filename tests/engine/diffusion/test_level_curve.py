@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timbred.engine.codecs.mel import Analysis, amplify_mel, frame_power
-from timbred.engine.diffusion.outpainting import CORRECTED_AFTER_S, CORRECTION_FADE_S, MAX_CORRECTION_DB, level_curve
+from timbred.engine.diffusion.init_audio import CORRECTED_AFTER_S, CORRECTION_FADE_S, MAX_CORRECTION_DB, level_curve
 
 SECOND = 100.0
 KNOWN, ALL = 250, 500

@@ -12,7 +12,7 @@ from tests.engine.families.test_latent_diffusion import loudened, order
 from timbred.audio import Clip, SampleRate
 from timbred.dsp.splice import EditedPart, OriginalAudio, splice
 from timbred.engine.codecs.mel import Analysis
-from timbred.engine.diffusion.outpainting import RETURNED_OVERLAP_S, Outpainting, OutpaintWindow, plan_windows
+from timbred.engine.diffusion.init_audio import RETURNED_OVERLAP_S, Outpainting, OutpaintWindow, plan_windows
 from timbred.engine.diffusion.sampler import SamplingStopped
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.model_manager import make_resident

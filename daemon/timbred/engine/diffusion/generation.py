@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from timbred.engine.diffusion.conditioning import Tensors, given_noise, stack_conditioning
 from timbred.engine.diffusion.denoiser import Denoiser, LoraSet
-from timbred.engine.diffusion.outpainting import Outpainting, OutpaintWindow
+from timbred.engine.diffusion.init_audio import Outpainting, OutpaintWindow
 from timbred.engine.diffusion.sampler import (
     ClassifierFreeGuidance,
     DiscreteSampling,

@@ -24,9 +24,9 @@ from timbred.engine.diffusion.conditioner import Conditioner
 from timbred.engine.diffusion.conditioning import Tensors, given_number, given_tensors, given_text
 from timbred.engine.diffusion.denoiser import DenoiserSignature
 from timbred.engine.diffusion.generation import Blend
-from timbred.engine.diffusion.inpainting import init_channels
+from timbred.engine.diffusion.init_audio import init_channels
+from timbred.engine.diffusion.rendering import WaveRendering
 from timbred.engine.diffusion.sampler import InitLatents, ProjectedGuidance, ShiftedFlowSampling, start_beside_context
-from timbred.engine.diffusion.wave_rendering import WaveRendering
 from timbred.engine.families.base import FamilySpec
 from timbred.engine.memory.device_memory import ModelStages
 from timbred.errors import ModelError

@@ -16,7 +16,7 @@ from timbred.engine.codecs.spectral_vocoder import SpectralVocoder
 from timbred.engine.compile.compiled_calls import Inputs
 from timbred.engine.diffusion.conditioning import Tensors, average_parts, pad_to, token_factors
 from timbred.engine.diffusion.denoiser import DenoiserSignature
-from timbred.engine.diffusion.mel_rendering import MelRendering
+from timbred.engine.diffusion.rendering import MelRendering
 from timbred.engine.diffusion.sampler import DISCRETE
 from timbred.engine.families.base import FamilySpec
 from timbred.engine.families.clap import ClapConditioner

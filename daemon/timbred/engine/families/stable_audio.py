@@ -21,8 +21,8 @@ from timbred.engine.device import precision_of
 from timbred.engine.diffusion.conditioner import TextStatesConditioner
 from timbred.engine.diffusion.conditioning import START_NAME, Tensors, given_number, prompt_tensors
 from timbred.engine.diffusion.denoiser import DenoiserSignature
+from timbred.engine.diffusion.rendering import WaveRendering
 from timbred.engine.diffusion.sampler import EdmSampling, FlowSampling, InitLatents, start_beside_context
-from timbred.engine.diffusion.wave_rendering import WaveRendering
 from timbred.engine.families.base import FamilySpec
 from timbred.engine.memory.device_memory import ModelStages
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder

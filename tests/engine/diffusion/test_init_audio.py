@@ -18,7 +18,7 @@ from timbred.engine.codecs.mel import (
     match_mel_level,
     region_weights,
 )
-from timbred.engine.diffusion.inpainting import encode_samples
+from timbred.engine.diffusion.init_audio import encode_samples
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.model_manager import make_resident
 from timbred.ipc.engine_messages import InitAudio, Repaint
@@ -73,7 +73,7 @@ def codec_round_trip(model: LatentDiffusion) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("scheduler", AUDIOLDM.schedulers)
-def test_inpainting_with_a_little_strength_changes_little(model: LatentDiffusion, scheduler: str):
+def test_init_audio_with_a_little_strength_changes_little(model: LatentDiffusion, scheduler: str):
     start = codec_round_trip(model)
 
     def distance(strength: float) -> float:
@@ -88,7 +88,7 @@ def test_inpainting_with_a_little_strength_changes_little(model: LatentDiffusion
 
 
 @pytest.mark.parametrize("scheduler", [name for name in AUDIOLDM.schedulers if name != "heun"])
-def test_inpainting_keeps_the_unchanged_part_bit_identical(model: LatentDiffusion, scheduler: str):
+def test_init_audio_keeps_the_unchanged_part_bit_identical(model: LatentDiffusion, scheduler: str):
     """Outside the part that is made anew, the latents at the end are those of the given sound."""
     part = Repaint(start=0.2, end=0.3, low=0.0, high=96_000.0)
     run = model.begin(order(init_audio=given(1.0, part), steps=6, scheduler=scheduler))
@@ -102,7 +102,7 @@ def test_inpainting_keeps_the_unchanged_part_bit_identical(model: LatentDiffusio
     assert not torch.allclose(run.sampler.latents[:, :, first:last], start[:, :, first:last])
 
 
-def test_inpainting_adds_new_highs_over_original_lows(model: LatentDiffusion):
+def test_init_audio_adds_new_highs_over_original_lows(model: LatentDiffusion):
     part = Repaint(start=0.0, end=0.5, low=4000.0, high=96_000.0)
     run = model.begin(order(init_audio=given(1.0, part), steps=6))
     while not run.sampler.done:
@@ -116,20 +116,20 @@ def test_inpainting_adds_new_highs_over_original_lows(model: LatentDiffusion):
 
 
 @pytest.mark.parametrize(("strength", "steps"), [(0.0, 1), (0.3, 3), (0.5, 5), (1.0, 10)])
-def test_inpainting_counts_the_steps_that_run(model: LatentDiffusion, strength: float, steps: int):
+def test_init_audio_counts_the_steps_that_run(model: LatentDiffusion, strength: float, steps: int):
     reported: list[int] = []
     model.render(order(init_audio=given(strength), steps=10), reported.append, lambda: False)
     assert reported == list(range(1, steps + 1))
 
 
-def test_inpainting_repeats_an_original_with_a_seed(model: LatentDiffusion):
+def test_init_audio_repeats_an_original_with_a_seed(model: LatentDiffusion):
     wanted = order(init_audio=given(0.6), seeds=(1, 2))
     one, two = ours(model, wanted), ours(model, wanted)
     assert np.array_equal(one, two)
     assert not np.allclose(one[0], one[1])
 
 
-def test_inpainting_outside_the_part_is_as_near_as_the_codec_allows():
+def test_init_audio_outside_the_part_is_as_near_as_the_codec_allows():
     """Regenerate the middle of two seconds of tone and noise with pocket.
 
     The model's output around it differs from the init audio as much as the whole does after encoding and decoding; in
@@ -165,14 +165,14 @@ def test_inpainting_outside_the_part_is_as_near_as_the_codec_allows():
     assert not np.allclose(take.samples[27_000:37_000], given.samples[27_000:37_000], atol=0.01)
 
 
-def test_inpainting_handles_the_edges_of_a_part():
+def test_init_audio_handles_the_edges_of_a_part():
     assert region_weights(8, 0, 8).tolist() == [1] * 8
     assert region_weights(8, 2, 8).tolist() == [0, 0, 0.25, 0.5, 0.75, 1, 1, 1]
     assert region_weights(8, 0, 2).tolist() == [0.5, 0.25, 0, 0, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("analysis", [PUBLISHED, OURS])
-def test_inpainting_gives_a_swelling_sound_its_level(analysis: Analysis):
+def test_init_audio_gives_a_swelling_sound_its_level(analysis: Analysis):
     tone = 0.5 * sine(1000.0, analysis.rate, 1.0)
     swelling = 1.0 + 0.4 * torch.sin(2 * torch.pi * 3.0 * torch.arange(len(tone)) / analysis.rate)
     mel = log_mel(tone, analysis)[None]
