@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.requests.test_resolve import resolved
-from timbred.dsp.streaming import StreamPiece
+from timbred.dsp.pipeline import StreamPiece
 from timbred.ipc import engine_messages
 from timbred.models import registry
 from timbred.protocol import messages as m

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from timbred import errors
 from timbred.audio import Clip
 from timbred.dsp.measurement import Measurement, measure, prepare, score_fit
-from timbred.dsp.streaming import StreamPiece
+from timbred.dsp.pipeline import StreamPiece
 from timbred.ipc import engine_messages
 from timbred.music import read_key
 from timbred.protocol import messages as m

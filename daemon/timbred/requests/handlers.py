@@ -14,7 +14,7 @@ from timbred import errors
 from timbred.audio import Megabytes
 from timbred.audiofile.files import read_header
 from timbred.config import NAMED, Config, Value, read
-from timbred.dsp.streaming import StreamPiece
+from timbred.dsp.pipeline import StreamPiece
 from timbred.errors import BadRequest
 from timbred.filenames import printable
 from timbred.models.clap import ADD_CLAP

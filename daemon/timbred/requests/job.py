@@ -13,7 +13,7 @@ from enum import Enum
 from operator import attrgetter
 
 from timbred.audio import Clip
-from timbred.dsp.streaming import StreamedSound
+from timbred.dsp.pipeline import StreamedSound
 from timbred.ipc.engine_messages import GivenTensor
 from timbred.protocol.boundary import ClientId
 from timbred.protocol.messages import Event, Generate, HeardText, Id, Take, Vary, Warned

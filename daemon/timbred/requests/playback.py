@@ -12,8 +12,7 @@ import msgspec
 from timbred import errors
 from timbred.audio import Clip, SampleRate, Samples
 from timbred.audiofile.files import decode
-from timbred.dsp.pipeline import resample_to_frames
-from timbred.dsp.streaming import StreamedSound, StreamPiece
+from timbred.dsp.pipeline import StreamedSound, StreamPiece, resample_to_frames
 from timbred.player.beat_grid import read_moment
 from timbred.player.client import PlayerClient
 from timbred.player.session import RequestListener

@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from timbred.audio import Decibels, Lufs, SampleRate, Seconds, bars_to_seconds
 from timbred.audiofile.files import AudioHeader
+from timbred.dsp.pipeline import can_stream
 from timbred.dsp.splice import EditedPart
-from timbred.dsp.streaming import can_stream
 from timbred.errors import BadRequest
 from timbred.ipc.engine_messages import InitAudio, LoraUse, NoiseSource, PromptInputs, RenderOrder, Repaint
 from timbred.models.registry import Card

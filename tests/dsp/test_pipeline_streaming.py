@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from timbred.audio import Clip, Decibels, Lufs, SampleRate, Samples, Seconds
-from timbred.dsp.pipeline import run_pipeline
-from timbred.dsp.streaming import StreamedSound, StreamPiece, can_stream
+from timbred.dsp.pipeline import StreamedSound, StreamPiece, can_stream, run_pipeline
 from timbred.render_settings import RenderSettings
 
 RATE = 16000
