@@ -14,12 +14,12 @@ from timbred.discovery.mdns import AnnouncedAddress, MdnsAnnouncement
 from timbred.discovery.oscquery import OscQuery
 from timbred.ipc import socket_folder
 from timbred.ipc.engine_client import ENGINE_PROGRAM, EngineLink, EnginePlace, EngineSettings
-from timbred.ipc.heap import limit_arenas
 from timbred.ipc.isolation import python_command
 from timbred.ipc.supervisor import SparePolicy
 from timbred.models import registry
 from timbred.models.lora import LoraRegistry
 from timbred.player.client import PlayerClient
+from timbred.process_memory import limit_arenas
 from timbred.requests.completion import BackgroundTasks, InternalOutbox
 from timbred.requests.continuous.controller import FlowController, FlowControllers
 from timbred.requests.handlers import LiveSettings, RequestHandlers, SoundOutputs

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from timbred import errors
-from timbred.caches import RecentDict
+from timbred.process_memory import RecentDict
 
 
 @dataclass(frozen=True)

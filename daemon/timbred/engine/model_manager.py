@@ -25,10 +25,10 @@ from timbred.engine.families.component_loader import SharedComponents, component
 from timbred.engine.memory.device_memory import DeviceMemory, Resident, choose_evicted
 from timbred.engine.memory.model_loader import DeferredFree, Loader, LoadPacer, LoadResult
 from timbred.ipc.engine_messages import ModelSource, RenderJob, ResidentModel
-from timbred.ipc.heap import release_free_memory
 from timbred.models import checkpoint, clap
 from timbred.models.checkpoint import Checkpoint, count_values, weight_files
 from timbred.models.families import STAGES, Family
+from timbred.process_memory import release_free_memory
 
 log = logging.getLogger("timbred.engine")
 

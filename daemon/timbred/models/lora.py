@@ -19,12 +19,12 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from timbred.caches import RecentDict
 from timbred.disk import rename_to_free_name
 from timbred.errors import BadRequest, TimbredError
 from timbred.filenames import comparison_key, name_fault
 from timbred.models.checkpoint import Checkpoint, TensorPart, read_lora_header, read_tensor_header, weight_files
 from timbred.models.registry import Entry, Registry
+from timbred.process_memory import RecentDict
 
 SUFFIX = ".safetensors"
 FACTS_KEY = "timbred"

@@ -14,10 +14,10 @@ from typing import Any
 
 import msgspec
 
-from timbred.caches import ByteCache, RecentDict
 from timbred.errors import ModelError, TimbredError
 from timbred.models import checkpoint
 from timbred.models.long_texts import Window, Windows, window_tokens
+from timbred.process_memory import ByteCache, RecentDict
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from timbred.dsp.measurement import Measurement
 from timbred.dsp.pipeline import RenderSettings, find_polarities, measure_peak, mix_to_mono, resample, run_pipeline
 from timbred.dsp.splice import splice_parts
 from timbred.errors import BadRequest
-from timbred.ipc.heap import release_free_memory
+from timbred.process_memory import release_free_memory
 from timbred.render_settings import bits_of
 from timbred.requests.job import Job, JobStore, PendingEmbeddings
 from timbred.requests.resolve import Parameters

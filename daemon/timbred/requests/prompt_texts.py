@@ -5,12 +5,12 @@ import logging
 import threading
 from collections.abc import Callable
 
-from timbred.caches import RecentDict
 from timbred.errors import TimbredError
 from timbred.ipc.engine_messages import PromptInputs
 from timbred.models.long_texts import LongText, long_texts
 from timbred.models.registry import Registry
 from timbred.models.tokenizer_files import TRANSCRIPTION, ModelTokenizers, TokenizerFiles
+from timbred.process_memory import RecentDict
 from timbred.protocol.messages import HeardText
 from timbred.requests.resolve import Parameters
 

@@ -16,10 +16,10 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from timbred.caches import ByteCache
 from timbred.engine.codecs.mel import Analysis, analysis_of, filter_bank, frame_power
 from timbred.engine.device import count_tensor_bytes
 from timbred.ipc.engine_messages import PromptInputs
+from timbred.process_memory import ByteCache
 
 SEMITONES = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
 ACCIDENTAL_SEMITONES = {"#": 1, "♯": 1, "b": -1, "♭": -1, "": 0}

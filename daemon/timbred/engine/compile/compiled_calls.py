@@ -22,7 +22,6 @@ from typing import Any, Protocol
 
 import torch
 
-from timbred.caches import RecentDict
 from timbred.engine.circular import is_circular
 from timbred.engine.compile.onednn_packing import can_pack, pack_weights
 from timbred.engine.compile.traced_calls import (
@@ -41,6 +40,7 @@ from timbred.engine.compile.traced_calls import (
 )
 from timbred.engine.device import count_tensor_bytes
 from timbred.errors import first_line
+from timbred.process_memory import RecentDict
 
 log = logging.getLogger("timbred.engine.compile")
 

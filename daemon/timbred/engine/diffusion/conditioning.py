@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from msgspec.structs import replace
 
-from timbred.caches import ByteCache
 from timbred.engine.device import count_tensor_bytes
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder
 from timbred.models.long_texts import Part
+from timbred.process_memory import ByteCache
 
 Tensors = dict[str, torch.Tensor]
 """Conditioning: named tensors whose first axis is the batch."""

@@ -17,7 +17,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch.overrides import TorchFunctionMode
 
-from timbred.caches import RecentDict
 from timbred.engine.batching import BatchSplitter
 from timbred.engine.circular import circular_time
 from timbred.engine.compile.compiled_calls import CompiledCalls, CompileQueue, Inputs, keep_inputs
@@ -27,6 +26,7 @@ from timbred.engine.memory.device_memory import ModelStages
 from timbred.errors import BadRequest, ModelError, first_line
 from timbred.ipc.engine_messages import LoraUse
 from timbred.models.lora import DOWN, UP, LoraFile, Shape, check_fit, inspect_lora
+from timbred.process_memory import RecentDict
 
 MAX_RESIDENT_LORAS = 32
 """LoRAs of one model that stay in memory; the least recently loaded are dropped first."""

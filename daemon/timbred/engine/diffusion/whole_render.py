@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 import torch
 
-from timbred.caches import RecentDict
 from timbred.engine.batching import is_fatal
 from timbred.engine.compile.compiled_calls import CompileQueue, Inputs
 from timbred.engine.compile.traced_calls import CudaGraphCall, Shape
@@ -23,6 +22,7 @@ from timbred.engine.diffusion.denoiser import Denoiser
 from timbred.engine.diffusion.generation import Generation
 from timbred.engine.diffusion.sampler import LinearSteps
 from timbred.errors import first_line
+from timbred.process_memory import RecentDict
 
 log = logging.getLogger("timbred.engine.compile")
 

@@ -1,11 +1,17 @@
-"""Caches by length or by prompt stay within their bounds."""
+"""Caches by length or by prompt stay within their bounds, and freed memory that the process still holds goes back."""
 
+import subprocess
+import sys
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timbred.caches import ByteCache, RecentDict
+from tests.patience import TIMEOUT_S
+from timbred import process_memory
 from timbred.engine.batching import MAX_KINDS, DurationEma, ThreadTuner
 from timbred.engine.model_manager import IDLE_DELAY_S, MAX_TIDY_INTERVAL_S, Upkeep
+from timbred.process_memory import ByteCache, RecentDict
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 30))), st.integers(0, 40))
@@ -75,3 +81,40 @@ def test_upkeep_runs_once_after_work_and_at_times_during_work():
         now[0] += 1.0
         upkeep.record_work()
     assert len(given_back) == 4
+
+
+FRAGMENTED = """
+import ctypes, sys
+from timbred import process_memory
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, (ctypes.c_size_t,), (ctypes.c_void_p,)
+blocks = [libc.malloc(60_000) for _ in range(1_000)]
+for block in blocks:
+    ctypes.memset(block, 1, 60_000)
+resident = lambda: int(open("/proc/self/statm").read().split()[1]) * 4096
+for block in blocks[:-1]:
+    libc.free(block)
+held, before = process_memory.retained_free_bytes(), resident()
+assert held > 50_000_000, held
+assert not process_memory.release_free_memory(threshold_bytes=200_000_000)
+assert process_memory.release_free_memory(threshold_bytes=10_000_000)
+assert before - resident() > 50_000_000, (before, resident())
+"""
+
+
+@pytest.mark.skipif(
+    process_memory.retained_free_bytes() == 0, reason="this C library doesn't say what it holds (glibc 2.33 does)"
+)
+def test_process_memory_release_returns_what_lies_between_blocks_in_use():
+    done = subprocess.run(
+        [sys.executable, "-c", FRAGMENTED], capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_process_memory_release_does_nothing_without_glibc(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(process_memory, "_glibc", lambda: None)
+    assert process_memory.retained_free_bytes() == 0
+    assert not process_memory.release_free_memory()
+    process_memory.limit_arenas(2)
