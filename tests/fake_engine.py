@@ -25,9 +25,9 @@ from pathlib import Path
 import numpy as np
 
 from timbred import __version__
-from timbred.engine.ipc import DaemonLink
 from timbred.ipc import engine_messages
 from timbred.ipc.child_exit import add_line_options, exit_with_daemon, send_last_message, wait_as_spare
+from timbred.ipc.engine_messages import DaemonLink
 
 RATE = 16000
 MODEL_BYTES = 3_000_000

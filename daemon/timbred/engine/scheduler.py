@@ -38,7 +38,6 @@ from timbred.engine.codecs.chunked import PieceStream
 from timbred.engine.diffusion.generation import Generation, RenderedSounds, join_takes
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.clap import EmbeddingTask, TakeEmbedder, is_to_be_ranked
-from timbred.engine.ipc import DaemonLink
 from timbred.engine.memory.model_loader import LoadResult
 from timbred.engine.model_manager import (
     LoadedPart,
@@ -51,6 +50,7 @@ from timbred.engine.model_manager import (
 )
 from timbred.ipc import engine_messages
 from timbred.ipc.child_exit import exit_immediately
+from timbred.ipc.engine_messages import DaemonLink
 from timbred.models.clap import CLAP_NAME
 
 log = logging.getLogger("timbred.engine")

@@ -9,8 +9,8 @@ from pathlib import Path
 import zmq
 
 from tests.patience import TIMEOUT_S
-from timbred.engine.ipc import DaemonLink
 from timbred.ipc import engine_messages
+from timbred.ipc.engine_messages import DaemonLink
 
 SELDOM = 1000.0
 MANY = 3000
