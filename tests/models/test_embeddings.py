@@ -13,8 +13,7 @@ from safetensors.numpy import save_file
 
 from timbred.errors import BadRequest
 from timbred.models import embeddings
-from timbred.models.embeddings import MAX_FILE_BYTES, MAX_HEADER_BYTES, read_embeddings, read_header
-from timbred.models.tensor_inputs import TensorInput
+from timbred.models.embeddings import MAX_FILE_BYTES, MAX_HEADER_BYTES, TensorInput, read_embeddings, read_header
 
 INPUTS = {
     "prompt_embeds": TensorInput((1, "tokens", 4), needs=("generated_prompt_embeds",)),

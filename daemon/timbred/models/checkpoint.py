@@ -12,8 +12,8 @@ from stat import S_ISREG
 from typing import Any
 
 from timbred.errors import BadRequest, MissingWeights, ModelError, TimbredError
+from timbred.models.embeddings import TensorInputs
 from timbred.models.families import FAMILIES, MAX_RATE_HZ, Family, ReadConfig, SoundFacts, family_of
-from timbred.models.tensor_inputs import TensorInputs
 
 INDEX_NAME = "model_index.json"
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from timbred.models import tensor_inputs
-from timbred.models.tensor_inputs import ReadTensorInputs
+from timbred.models import embeddings
+from timbred.models.embeddings import ReadTensorInputs
 from timbred.protocol.keys import SchedulerName
 
 Stage = Literal["denoiser", "codec", "text"]
@@ -194,7 +194,7 @@ AUDIOLDM2 = Family(
     capabilities=_MEL_CAPABILITIES | _HEARING,
     schedulers=_DIFFUSION_SCHEDULERS,
     licence=_NON_COMMERCIAL,
-    read_tensor_inputs=tensor_inputs.audioldm2_inputs,
+    read_tensor_inputs=embeddings.audioldm2_inputs,
     speaking=frozenset({"VitsModel"}),
 )
 """AudioLDM 2 (arXiv 2308.05734)."""
@@ -215,7 +215,7 @@ AUDIOLDM = Family(
     capabilities=_MEL_CAPABILITIES,
     schedulers=_DIFFUSION_SCHEDULERS,
     licence=_NON_COMMERCIAL,
-    read_tensor_inputs=tensor_inputs.clap_vector_inputs,
+    read_tensor_inputs=embeddings.clap_vector_inputs,
 )
 """AudioLDM (arXiv 2301.12503)."""
 
@@ -237,7 +237,7 @@ MUSICLDM = Family(
     capabilities=_MEL_CAPABILITIES | _HEARING,
     schedulers=_DIFFUSION_SCHEDULERS,
     licence=Licence("unknown", "unknown: ask the publisher of the weights"),
-    read_tensor_inputs=tensor_inputs.clap_vector_inputs,
+    read_tensor_inputs=embeddings.clap_vector_inputs,
 )
 """MusicLDM (arXiv 2308.01546)."""
 
@@ -273,7 +273,7 @@ STABLE_AUDIO = Family(
     capabilities=frozenset({"negative", "weights", "init", "inpaint", "extend", "windows", "loop", "early", "lora"}),
     schedulers=("cosine-dpm", "edm-dpm", "edm-euler"),
     licence=_STABILITY,
-    read_tensor_inputs=tensor_inputs.stable_audio_inputs,
+    read_tensor_inputs=embeddings.stable_audio_inputs,
 )
 """Stable Audio and Stable Audio Open (arXiv 2407.14358)."""
 
@@ -310,7 +310,7 @@ STABLE_AUDIO_3 = Family(
         "Stability AI Community, Gemma terms",
         "yes, below the yearly revenue that the licence names",
     ),
-    read_tensor_inputs=tensor_inputs.stable_audio_3_inputs,
+    read_tensor_inputs=embeddings.stable_audio_3_inputs,
     max_tokens={"tokenizer": 256},
 )
 """Stable Audio 3 (arXiv 2605.17991)."""
@@ -348,7 +348,7 @@ ACE_STEP = Family(
     ),
     schedulers=("flow-euler", "ping-pong"),
     licence=Licence("MIT", "yes"),
-    read_tensor_inputs=tensor_inputs.ace_step_inputs,
+    read_tensor_inputs=embeddings.ace_step_inputs,
 )
 """ACE-Step 1.5."""
 

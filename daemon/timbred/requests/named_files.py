@@ -14,6 +14,7 @@ from timbred.ipc.engine_messages import GivenTensor, NoiseSource
 from timbred.models.checkpoint import read_tensor_inputs
 from timbred.models.embeddings import (
     StoredTensor,
+    TensorInputs,
     check_tensors,
     join_digest,
     read_embeddings,
@@ -21,7 +22,6 @@ from timbred.models.embeddings import (
     split_digest,
 )
 from timbred.models.registry import Card, Entry
-from timbred.models.tensor_inputs import TensorInputs
 from timbred.protocol.keys import Recipe
 from timbred.protocol.messages import Generate
 from timbred.requests.key_checks import is_requested

@@ -26,7 +26,7 @@ from timbred.engine.diffusion.sampler import make_scheduler
 from timbred.engine.families.base import LatentDiffusion
 from timbred.ipc.engine_messages import GivenTensor, PromptInputs, RenderOrder
 from timbred.models import checkpoint
-from timbred.models.tensor_inputs import TensorInput
+from timbred.models.embeddings import TensorInput
 
 SOUND_S = 0.4
 TOKEN_COUNT, WINDOW_TOKENS, VECTOR_COUNT = 11, 40, 8
