@@ -21,8 +21,8 @@ from typing import Any, Final
 import numpy as np
 
 from timbred.errors import MissingWeights, ModelError
-from timbred.models.checkpoint import INDEX_NAME, read_json
-from timbred.models.tensor_copies import CopiedTensor, SourceTensor, copy_of, read_tensors, write_tensors
+from timbred.models import checkpoint
+from timbred.models.checkpoint import CopiedTensor, SourceTensor, copy_of
 
 CONFIG_NAME = "model_config.json"
 """Name of the configuration in Stability AI's layout."""
@@ -99,7 +99,7 @@ T5_GEMMA: Final = _TextEncoder(
 
 def is_stability(folder: Path) -> bool:
     """Tell if a folder has a model in Stability AI's layout and not in diffusers'."""
-    return (folder / CONFIG_NAME).is_file() and not (folder / INDEX_NAME).exists()
+    return (folder / CONFIG_NAME).is_file() and not (folder / checkpoint.INDEX_NAME).exists()
 
 
 def convert(folder: Path, name: str, on_file: Callable[[Path], None] = lambda _: None) -> None:
@@ -117,14 +117,14 @@ def convert(folder: Path, name: str, on_file: Callable[[Path], None] = lambda _:
         MissingWeights: A file is missing or damaged.
         OSError: A file can't be read or written.
     """
-    config = read_json(folder / CONFIG_NAME, name, "get the model again")
+    config = checkpoint.read_json(folder / CONFIG_NAME, name, "get the model again")
     weights = folder / WEIGHTS_NAME
     if not weights.is_file():
         raise MissingWeights(
             f"{name}: there is no {WEIGHTS_NAME} beside {CONFIG_NAME}; get it as safetensors, a .ckpt isn't opened"
         )
     try:
-        tensors = read_tensors(weights)
+        tensors = checkpoint.read_tensors(weights)
         encoder = _prompt_type(config, name)
         make = _stable_audio_3 if encoder is T5_GEMMA else _stable_audio
         components = make(config, tensors, name)
@@ -140,8 +140,8 @@ def convert(folder: Path, name: str, on_file: Callable[[Path], None] = lambda _:
         index[part] = [component.library, component.kind]
         for file in _write_component(folder / part, component, weights):
             on_file(file)
-    _write_json(folder / INDEX_NAME, index)
-    on_file(folder / INDEX_NAME)
+    _write_json(folder / checkpoint.INDEX_NAME, index)
+    on_file(folder / checkpoint.INDEX_NAME)
     weights.unlink()
 
 
@@ -517,12 +517,12 @@ def _place_text_encoder(
             "weights as safetensors, and tokenizer files"
         )
     remedy, settings = "get the text encoder again", tokenizer / "tokenizer_config.json"
-    tokens = read_json(settings, name, remedy)
+    tokens = checkpoint.read_json(settings, name, remedy)
     if "max_length" in prompt:
         tokens["model_max_length"] = prompt["max_length"]
     _write_json(settings, tokens)
     kind = str(tokens.get("tokenizer_class") or encoder.tokenizer)
-    described = {**read_json(text / "config.json", name, remedy), **encoder.changes}
+    described = {**checkpoint.read_json(text / "config.json", name, remedy), **encoder.changes}
     return {
         "text_encoder": _Component("transformers", encoder.kind, described),
         "tokenizer": _Component("transformers", kind, {}),
@@ -586,7 +586,7 @@ def _write_component(folder: Path, component: _Component, weights: Path) -> list
         _write_json(written[0], {**own, **component.config})
     if component.tensors:
         written.append(folder / "diffusion_pytorch_model.safetensors")
-        write_tensors(written[-1], component.tensors, weights)
+        checkpoint.write_tensors(written[-1], component.tensors, weights)
     elif component.library == "transformers":
         written = sorted(file for file in folder.iterdir() if file.is_file())
     return written
