@@ -1,6 +1,7 @@
 """`timbred serve`, and the connections of other commands: to a running daemon, or to one in their own process."""
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -10,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from timbred import server
 from timbred.cli.terminal import print_error_line
 from timbred.client import AsyncTimbred, DaemonNotFound, Sound
 from timbred.client.async_client import ends, wire_name
@@ -31,6 +31,8 @@ def settings_from(file: Path | None, flags: list[str]) -> Config:
 
 def serve(file: Path | None, flags: list[str]) -> None:
     """Run the daemon until it is stopped."""
+    from timbred import server  # what only a daemon needs takes as long as the rest of a command
+
     config = settings_from(file, flags)
     start_logging(config["log.level"])
     run(server.serve(config, _print_line))
@@ -54,7 +56,12 @@ def start_logging(level: str) -> None:
 
 
 def run(main: Coroutine[Any, Any, Result]) -> Result:
-    """Run a coroutine on an event loop that ZeroMQ can use: the selector loop on Windows."""
+    """Run a coroutine on an event loop that ZeroMQ can use: the selector loop on Windows.
+
+    Garbage is collected from now on, but not among the imported objects.
+    """
+    gc.freeze()
+    gc.enable()
     if sys.platform == "win32":
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
             return runner.run(main)

@@ -156,9 +156,16 @@ def exit_on_thread_failure() -> None:
     threading.excepthook = failed
 
 
+def has_other_threads() -> bool:
+    """Return True if the interpreter would wait for a thread before it exits."""
+    return any(not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate())
+
+
 def exit_immediately(status: int) -> NoReturn:
     """Exit without the interpreter's clean-up, in which threads of libraries and drivers may crash."""
     logging.shutdown()
-    with suppress(OSError):  # the log's disk may be full, and the process must exit nevertheless
-        sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # its disk may be full, and the process must exit nevertheless
+            if stream is not None:
+                stream.flush()
     os._exit(status)
