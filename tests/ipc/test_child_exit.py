@@ -6,7 +6,7 @@ from tests.patience import TIMEOUT_S
 from timbred.ipc.child_exit import has_other_threads
 
 
-def test_exit_immediately_writes_what_is_buffered() -> None:
+def test_child_exit_immediately_writes_what_is_buffered() -> None:
     program = """
 import sys
 from timbred.ipc.child_exit import exit_immediately
@@ -17,7 +17,7 @@ exit_immediately(3)
     assert (ended.returncode, ended.stdout) == (3, b"last")
 
 
-def test_has_other_threads_counts_only_those_that_the_interpreter_waits_for() -> None:
+def test_child_exit_has_other_threads_counts_only_those_that_the_interpreter_waits_for() -> None:
     going_on = threading.Event()
     for daemon in (True, False):
         before = has_other_threads()
