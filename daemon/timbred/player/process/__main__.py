@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import gc
 import importlib
 import logging
 import signal
@@ -47,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C in a terminal is sent to this process too; the daemon handles it
     exit_on_thread_failure()
+    gc.disable()  # imports make no garbage; the player loop collects none either
     wait_as_spare(read, _import_all)
     options: dict[str, Any] = {name: value for name, value in vars(read).items() if name not in ("log_level", "spare")}
     options.update({name: bool(options[name]) for name in ("limit", "link", "link_start_stop")})
