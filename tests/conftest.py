@@ -6,12 +6,14 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 import xdist
 from hypothesis import settings
 
 from tests.host_programs import HOST_MODULES, require_program
+from tests.keys_home import KeysHome, make_home
 from tests.npm import InstallNpm, installer
 
 gc.disable()
@@ -126,3 +128,9 @@ def require_host() -> Callable[[str], str]:
 def install_npm(tmp_path_factory: pytest.TempPathFactory) -> InstallNpm:
     """`install_npm("osc@2.4.5")`: a folder in which Node finds this package."""
     return installer(tmp_path_factory.mktemp("npm"))
+
+
+@pytest.fixture
+def keys_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KeysHome:
+    """A user with a key pair and a token, in a configuration folder of the test."""
+    return make_home(tmp_path / "config", monkeypatch)

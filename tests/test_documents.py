@@ -24,6 +24,7 @@ BY_HAND = (
     "README.md",
     "CONTRIBUTING.md",
     "docs/guide.md",
+    "docs/access.md",
     "docs/architecture.md",
     "docs/concepts.md",
     "docs/python.md",

@@ -121,6 +121,7 @@ class SettingSpec:
         live: True if it can be changed while the daemon runs.
         is_path: True if it is a path, or several as in PATH.
         may_be_empty: True if an empty text is a valid value.
+        is_secret: True if its value must not be shown.
     """
 
     name: str
@@ -132,6 +133,7 @@ class SettingSpec:
     live: bool = False
     is_path: bool = False
     may_be_empty: bool = False
+    is_secret: bool = False
 
     @property
     def environment(self) -> str:
@@ -163,10 +165,13 @@ def _default_folder(kind: Kind, *below: str) -> str:
 
 
 SETTINGS: tuple[SettingSpec, ...] = (
+    SettingSpec("host", "127.0.0.1", "Address that all ports are bound to; see docs/access.md for other machines."),
+    SettingSpec("access.open", False, "Demand no key, no token and no allowed address of other machines."),
     SettingSpec(
-        "host",
-        "127.0.0.1",
-        "Address that all ports are bound to. Beyond loopback, anybody in that network can send requests.",
+        "access.token", "", "Token for HTTP; empty: the one of `timbred keys make`.", may_be_empty=True, is_secret=True
+    ),
+    SettingSpec(
+        "access.allow", "", "Addresses and networks of other machines whose OSC is accepted.", may_be_empty=True
     ),
     SettingSpec("osc.port", 7770, "Port for OSC over UDP and TCP; 0 selects a free port.", 0, 65535),
     SettingSpec(
@@ -188,12 +193,7 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec("models.preload", True, "Load the default model at the start instead of at its first request."),
     SettingSpec("models.folder", _default_folder("data", "models"), "Folder of downloaded models.", is_path=True),
     SettingSpec("loras.folder", _default_folder("data", "loras"), "Folder of LoRAs.", is_path=True),
-    SettingSpec(
-        "takes.folder",
-        _default_folder("music"),
-        "Folder in which audio files are written.",
-        is_path=True,
-    ),
+    SettingSpec("takes.folder", _default_folder("music"), "Folder in which audio files are written.", is_path=True),
     SettingSpec(
         "files.allowed",
         "",
@@ -230,11 +230,7 @@ SETTINGS: tuple[SettingSpec, ...] = (
         500,
     ),
     SettingSpec(
-        "player.patience",
-        10.0,
-        "Seconds without a heartbeat after which the player process is restarted.",
-        0.5,
-        3600,
+        "player.patience", 10.0, "Seconds without a heartbeat after which the player process is restarted.", 0.5, 3600
     ),
     SettingSpec("player.limiter", True, "Limit the sum of all voices to -1 dBFS true peak."),
     SettingSpec("player.gain", 0.0, "Gain of the sum of all voices in dB, before the limiter.", -120, 12, live=True),
@@ -276,11 +272,7 @@ SETTINGS: tuple[SettingSpec, ...] = (
         choices=("auto", "on", "off"),
     ),
     SettingSpec(
-        "engine.patience",
-        30.0,
-        "Seconds without a heartbeat after which the engine process is restarted.",
-        0.5,
-        3600,
+        "engine.patience", 30.0, "Seconds without a heartbeat after which the engine process is restarted.", 0.5, 3600
     ),
     SettingSpec(
         "engine.yield",
@@ -399,13 +391,17 @@ def default_file() -> Path | None:
     return None if folder is None else folder / "timbred.toml"
 
 
+_TRUE_WORDS, _FALSE_WORDS = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
+
+
 def read(setting: SettingSpec, raw: object) -> Value:
     """Convert and check a value from a file, the environment, a flag or a client.
 
     Raises:
         BadRequest: The value isn't allowed; the message states the setting, the value and the allowed values.
     """
-    refused = BadRequest(f"setting {setting.name}: got {printable(repr(raw))}, allowed is {setting.allowed}")
+    shown = "a secret value" if setting.is_secret else printable(repr(raw))
+    refused = BadRequest(f"setting {setting.name}: got {shown}, allowed is {setting.allowed}")
     if isinstance(raw, str) and not raw.strip() and not setting.may_be_empty:
         raise BadRequest(
             f"setting {setting.name}: the value is empty, allowed is {setting.allowed}; omit it to use the default"
@@ -413,20 +409,10 @@ def read(setting: SettingSpec, raw: object) -> Value:
     if isinstance(raw, list | dict):
         raise refused
     if isinstance(setting.default, bool):
-        words = {
-            "1": True,
-            "true": True,
-            "yes": True,
-            "on": True,
-            "0": False,
-            "false": False,
-            "no": False,
-            "off": False,
-        }
         word = str(raw).lower()
-        if word not in words:
+        if word not in _TRUE_WORDS | _FALSE_WORDS:
             raise refused
-        return words[word]
+        return word in _TRUE_WORDS
     if isinstance(setting.default, int | float):
         try:
             number = type(setting.default)(raw)  # pyright: ignore[reportArgumentType]
@@ -439,7 +425,8 @@ def read(setting: SettingSpec, raw: object) -> Value:
     if "\x00" in text or (setting.choices and text not in setting.choices):
         raise refused
     if not is_utf8(text) and setting.name not in UNENCODABLE_ALLOWED:
-        raise BadRequest(f"setting {setting.name}: got {printable(text)}, which isn't UTF-8; choose another name")
+        shown = "a secret value" if setting.is_secret else printable(text)
+        raise BadRequest(f"setting {setting.name}: got {shown}, which isn't UTF-8; choose another name")
     return text
 
 
@@ -458,7 +445,7 @@ def load(file: Path | None, environment: Mapping[str, str], flags: Iterable[str]
         if source:
             sources[_model_name(source[1])] = _model_source(name, str(raw), base)
         elif name in NAMED:
-            value = read(NAMED[name], _joined(raw) if name == "files.allowed" else raw)
+            value = read(NAMED[name], _joined(raw, _SEPARATORS[name]) if name in _SEPARATORS else raw)
             values[name] = _absolute(NAMED[name], str(value), base) if NAMED[name].is_path else value
             set_by_user.add(name)
         elif name in REMOVED_NAMES:
@@ -509,9 +496,13 @@ def _from_file(file: Path | None) -> list[_RawValue]:
     return [(name, raw, path.parent) for name, raw in _flatten(read_settings(path))]
 
 
-def _joined(raw: object) -> object:
-    """Join a list of paths, as TOML has it, to one text."""
-    return os.pathsep.join(map(str, raw)) if isinstance(raw, list) else raw
+_SEPARATORS = {"files.allowed": os.pathsep, "access.allow": " "}
+"""Settings that may be lists in a settings file, with the separator of their texts."""
+
+
+def _joined(raw: object, separator: str) -> object:
+    """Join a list, as TOML has it, to one text."""
+    return separator.join(map(str, raw)) if isinstance(raw, list) else raw
 
 
 def _absolute(setting: SettingSpec, text: str, base: Path | None) -> str:

@@ -13,6 +13,7 @@
     +-- NoAudioDevice       no-audio-device
     +-- WorkerLost          worker-lost
     +-- ShuttingDown        shutting-down
+    +-- AccessDenied        access-denied
     +-- Internal            internal
 
 Each message states the cause, the value concerned and the remedy. Errors of libraries are
@@ -125,6 +126,16 @@ class ShuttingDown(TimbredError):
 
     code = "shutting-down"
     meaning = "The daemon is stopping."
+
+
+class AccessDenied(TimbredError):
+    """A client without a trusted key, a token or an allowed address."""
+
+    code = "access-denied"
+    meaning = (
+        "The daemon can be reached from other machines, and this client has no trusted key (ZeroMQ), no token (HTTP, "
+        "WebSocket) or no allowed address (OSC). The message says which."
+    )
 
 
 class Internal(TimbredError):

@@ -96,7 +96,7 @@ class Daemon:
             The bound ports.
 
         Raises:
-            BadRequest: A port is in use, or a setting can't be used.
+            BadRequest: A port is in use, a setting can't be used, or keys, token or allowed addresses are missing.
         """
         config, outbox = self.config, InternalOutbox(self.transports.outbox)
         for folder in await asyncio.to_thread(socket_folder.remove_abandoned):
@@ -151,6 +151,7 @@ class Daemon:
             flows,
             LoraHandlers(outbox, self.loras),
             self.supervisor,
+            lambda: self.transports.denied,
         )
         self.scheduler.commands.set_yield(config["engine.yield"])
         try:

@@ -151,10 +151,10 @@ def config_for(folder: Path, *flags: str) -> Config:
 
 
 @contextlib.asynccontextmanager
-async def staged(folder: Path) -> AsyncGenerator[Stage]:
+async def staged(folder: Path, *flags: str) -> AsyncGenerator[Stage]:
     """Start a stage, stop it in any case, and check that none of its tasks is left."""
     before = asyncio.all_tasks()
-    stage = Stage(config_for(folder))
+    stage = Stage(config_for(folder, *flags))
     await stage.start()
     try:
         async with asyncio.timeout(TIMEOUT_S):

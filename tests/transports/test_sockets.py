@@ -2,6 +2,8 @@
 
 import logging
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from tests.free_ports import free_port
 from tests.transports.stage import FakeDaemon, Stage, config_for, staged
 from timbred.errors import BadRequest
 from timbred.transports.base import Transports
-from timbred.transports.sockets import osc_pair, resolve, warn_beyond_loopback
+from timbred.transports.sockets import is_beyond_loopback, osc_pair, resolve, warn_of_open_access
 
 
 def test_osc_pair_shares_a_free_number_for_udp_and_tcp() -> None:
@@ -57,13 +59,25 @@ def test_transports_name_an_unavailable_host(host: str) -> None:
         osc_pair("osc.port", host or "..", 0)
 
 
-def test_warn_beyond_loopback_warns_only_of_other_addresses(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("host", "expected"), [("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True)])
+def test_is_beyond_loopback_only_for_other_addresses(host: str, expected: bool) -> None:
+    assert is_beyond_loopback(host) is expected
+
+
+def test_warn_of_open_access_names_the_remedy(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        warn_beyond_loopback("127.0.0.1")
-        warn_beyond_loopback("localhost")
-        assert not caplog.records
-        warn_beyond_loopback("0.0.0.0")
-        assert "anyone who can reach" in caplog.text
+        warn_of_open_access("0.0.0.0")
+    assert "anyone who can reach" in caplog.text
+    assert "--set host=127.0.0.1" in caplog.text
+
+
+def test_sockets_raise_file_limit_raises_the_soft_limit_alone() -> None:
+    code = (
+        "import resource; from timbred.transports.sockets import raise_file_limit as limit; _, hard = "
+        "resource.getrlimit(resource.RLIMIT_NOFILE); resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard)); limit(); "
+        "soft, now = resource.getrlimit(resource.RLIMIT_NOFILE); assert (soft, now) == (min(hard, 16384), hard)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_resolve_turns_names_into_addresses() -> None:

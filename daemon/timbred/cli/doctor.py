@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from timbred import __version__, errors
+from timbred.access.policy import access_rules
 from timbred.cli.serve import run, running_daemon, settings_from
 from timbred.cli.terminal import error_console, show
 from timbred.config import Config
@@ -25,6 +26,7 @@ from timbred.models.registry import build
 from timbred.protocol import messages as m
 from timbred.storage.database import check_database
 from timbred.storage.takes_folder import TakesFolder
+from timbred.transports.sockets import is_beyond_loopback
 
 LOW_DISK_BYTES = 500e6
 """Free bytes below which the takes folder's disk counts as nearly full."""
@@ -123,6 +125,9 @@ def _ports(config: Config) -> Iterator[Finding]:
     except TimeoutError:
         yield Finding("daemon", "bad", "one is running but doesn't answer", "check its log; restart it")
         return
+    except errors.AccessDenied as error:
+        yield Finding("daemon", "bad", "one is running, and refuses this user", str(error))
+        return
     if status is not None:
         yield Finding("daemon", "good", f"one is running at {config['host']}:{config['zmq.requests']}")
         yield from _processes(status)
@@ -151,8 +156,38 @@ def _processes(status: m.StatusReply) -> Iterator[Finding]:
     """Check the running daemon's engine, player and background tasks."""
     yield _process("engine", status.engine, status.engine_trouble, "bad")
     yield _process("player", status.player, status.player_trouble, "note")
+    if status.denied:
+        refused = f"{status.denied} attempts were refused ({errors.AccessDenied.code})"
+        yield Finding("access so far", "note", refused, "the daemon's log names each source once")
     if status.faults:
         yield Finding("background tasks", "note", status.faults, "the daemon's log has the details; please report it")
+
+
+def _access(config: Config) -> Iterator[Finding]:
+    """Report which of the ports is open to whom."""
+    host = config["host"]
+    try:
+        if not is_beyond_loopback(host):
+            yield Finding("access", "good", f"all ports are open to programs on this machine only ({host})")
+            return
+        if config["access.open"]:
+            everybody = f"all ports are open to everybody who can reach {host}, and nothing is encrypted (access.open)"
+            yield Finding("access", "note", everybody, "timbred keys make, then --set access.open=false")
+            return
+        rules = access_rules(config)
+    except errors.TimbredError as error:
+        yield Finding("access", "bad", str(error), "docs/access.md shows it step by step")
+        return
+    names = ", ".join(rules.trusted.names) or "no other key yet"
+    yield Finding("access to ZeroMQ", "good", f"{host}, encrypted, for this user and the keys of: {names}")
+    where = "the setting access.token" if config["access.token"] else "the folder of keys"
+    unencrypted = f"{host}, not encrypted, for programs and browsers with the token in {where}"
+    yield Finding("access to HTTP", "good", unencrypted)
+    allowed = ", ".join(map(str, rules.allow.networks))
+    if any(network.prefixlen == 0 for network in rules.allow.networks):
+        yield Finding("access to OSC", "note", f"{host}, for everybody ({allowed})", "list addresses in access.allow")
+    else:
+        yield Finding("access to OSC", "good", f"{host}, not encrypted, for this machine and {allowed}")
 
 
 def _port(config: Config, name: str) -> Finding:
@@ -221,6 +256,7 @@ CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     _settings,
     _device,
     _sound,
+    _access,
     _ports,
     _folders,
     _models,

@@ -30,6 +30,10 @@ models_app = typer.Typer(help="List, pull and convert models.", invoke_without_c
 app.add_typer(models_app, name="models")
 loras_app = typer.Typer(help="List and add LoRAs.", invoke_without_command=True)
 app.add_typer(loras_app, name="loras")
+keys_app = typer.Typer(
+    help="List, make and trust the keys for access from other machines.", invoke_without_command=True
+)
+app.add_typer(keys_app, name="keys")
 
 Settings = Annotated[
     list[str] | None,
@@ -183,6 +187,78 @@ def pull_lora(
     from timbred.cli.models import pull_lora as run
 
     run(name, source, model, licence, config, settings or [])
+
+
+@keys_app.callback()
+def keys(context: typer.Context, json: AsJson = False) -> None:
+    """List this user's public key and the trusted ones."""
+    from timbred.cli.keys import keys as run
+
+    if context.invoked_subcommand is None:
+        run(json)
+
+
+@keys_app.command("make")
+def make_keys(
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace the key pair and the token; others have to trust the new key.")
+    ] = False,
+) -> None:
+    """Make this user's key pair for ZeroMQ and a token for HTTP, and print the public key."""
+    from timbred.cli.keys import make as run
+
+    run(replace)
+
+
+@keys_app.command("trust")
+def trust_key(
+    name: Annotated[str, typer.Argument(help="A name for the other machine.")],
+    key: Annotated[
+        str | None,
+        typer.Argument(help="The public key that `timbred keys` prints there; read from standard input if not given."),
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Host or address of its daemon, for requests to it; by default NAME.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the key that NAME has.")] = False,
+) -> None:
+    """Let another machine with this key connect by ZeroMQ, and use the key for the daemon at its host.
+
+    A running daemon uses it at once. With --host alone, the host of a trusted key is changed.
+    """
+    from timbred.cli.keys import trust as run
+
+    run(name, key, host, replace)
+
+
+@keys_app.command("remove")
+def remove_key(name: Annotated[str, typer.Argument(help="Name of a trusted key.")]) -> None:
+    """Stop trusting a key. Connections that it has made last until they are closed."""
+    from timbred.cli.keys import remove as run
+
+    run(name)
+
+
+@keys_app.command("token")
+def print_token(settings: Settings = None, config: ConfigFile = None) -> None:
+    """Print the token for HTTP and WebSocket, for programs: `Authorization: Bearer TOKEN`."""
+    from timbred.cli.keys import token as run
+
+    run(config, settings or [])
+
+
+@keys_app.command("link")
+def print_link(
+    host: Annotated[
+        str | None, typer.Option(help="Address of the daemon in the link, if it has several; any address of it.")
+    ] = None,
+    settings: Settings = None,
+    config: ConfigFile = None,
+) -> None:
+    """Print a link to the panel of the running daemon. It lets one browser in, once, within ten minutes."""
+    from timbred.cli.keys import link as run
+
+    run(host, config, settings or [])
 
 
 @app.command()

@@ -14,9 +14,10 @@ from typing import Any, Protocol, TypeVar
 from timbred.cli.terminal import print_error_line
 from timbred.client import AsyncTimbred, DaemonNotFound, Sound
 from timbred.client.async_client import ends, wire_name
-from timbred.client.connection import address_of_daemon, error_of
+from timbred.client.connection import LOOPBACK, address_of_daemon, error_of
 from timbred.config import Config, load
 from timbred.protocol import messages as m
+from timbred.transports.sockets import is_own_address
 
 Result = TypeVar("Result")
 
@@ -118,10 +119,17 @@ async def running_daemon(config: Config) -> AsyncGenerator[AsyncTimbred | None]:
 
 @asynccontextmanager
 async def own_daemon(config: Config) -> AsyncGenerator[OwnDaemon]:
-    """Run a daemon for one command, on free ports."""
+    """Run a daemon for one command, on free ports that only this machine can reach."""
     from timbred.server import Daemon
 
-    own = {"osc.port": 0, "zmq.requests": 0, "zmq.events": 0, "http.port": 0, "discovery.announce": False}
+    own = {
+        "host": LOOPBACK,
+        "osc.port": 0,
+        "zmq.requests": 0,
+        "zmq.events": 0,
+        "http.port": 0,
+        "discovery.announce": False,
+    }
     daemon = Daemon(replace(config, values={**config.values, **own, "models.preload": False}))
     await daemon.start()
     try:
@@ -132,10 +140,20 @@ async def own_daemon(config: Config) -> AsyncGenerator[OwnDaemon]:
 
 @asynccontextmanager
 async def any_daemon(config: Config) -> AsyncGenerator[CliConnection]:
-    """Yield a connection to the running daemon or, if there is none, to one in this process."""
+    """Yield a connection to the running daemon or, if there is none, to one in this process.
+
+    Raises:
+        DaemonNotFound: None is running at an address of another machine.
+        AccessDenied: It refuses this user's keys.
+    """
     async with running_daemon(config) as running:
         if running is not None:
             yield running
             return
+    if not is_own_address(config["host"]):
+        raise DaemonNotFound(
+            f"no timbred answers at {address_of_daemon(config)}; start it there with: timbred serve. For a sound from "
+            f"this machine: --set host={LOOPBACK}"
+        )
     async with own_daemon(config) as own:
         yield own

@@ -10,7 +10,17 @@
 the daemon, and `DaemonNotFound`, `DaemonTimeout` and `RequestCancelled`.
 """
 
+from timbred.access.keys import CurveKeys
 from timbred.client.async_client import AsyncTimbred, Timbred
 from timbred.client.connection import DaemonAddress, DaemonNotFound, DaemonTimeout, RequestCancelled, Sound
 
-__all__ = ["AsyncTimbred", "DaemonAddress", "DaemonNotFound", "DaemonTimeout", "RequestCancelled", "Sound", "Timbred"]
+__all__ = [
+    "AsyncTimbred",
+    "CurveKeys",
+    "DaemonAddress",
+    "DaemonNotFound",
+    "DaemonTimeout",
+    "RequestCancelled",
+    "Sound",
+    "Timbred",
+]

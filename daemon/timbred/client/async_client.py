@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar, cast
 import zmq
 import zmq.asyncio
 
+from timbred.access.keys import CurveKeys, keys_for, own_keys
 from timbred.client import connection
 from timbred.client.connection import (
     DaemonAddress,
@@ -110,9 +111,17 @@ class AsyncTimbred(AsyncRequests):
         host: The daemon's host with `requests`, 127.0.0.1 by default.
         requests: The daemon's port for requests. If it is given, no other daemon is searched for.
         events: The daemon's port for events, used by `listen`; `requests` + 1 by default.
+        keys: The keys for a daemon that demands them; by default those that `timbred keys` has stored for its host.
     """
 
-    def __init__(self, host: str | None = None, requests: int | None = None, events: int | None = None) -> None:
+    def __init__(
+        self,
+        host: str | None = None,
+        requests: int | None = None,
+        events: int | None = None,
+        keys: CurveKeys | None = None,
+    ) -> None:
+        self._keys = keys
         self._named = (
             None if requests is None else DaemonAddress(host or connection.LOOPBACK, requests, events or requests + 1)
         )
@@ -133,9 +142,7 @@ class AsyncTimbred(AsyncRequests):
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait([self._connecting])
-        link, self._link = self._link, None
-        if link is not None:
-            await link.close()
+        await self._close_link()
         self._context.destroy(linger=0)
 
     async def connect(self, within: float = DISCOVERY_TIMEOUT_S) -> DaemonAddress:
@@ -143,6 +150,7 @@ class AsyncTimbred(AsyncRequests):
 
         Raises:
             DaemonNotFound: No daemon answers within `within` seconds.
+            AccessDenied: It refuses this client's keys, or demands some.
         """
         return (await self._up(within)).address
 
@@ -154,6 +162,7 @@ class AsyncTimbred(AsyncRequests):
         Raises:
             DaemonNotFound: No daemon is running, or it exited during the request.
             DaemonTimeout: The daemon no longer answers.
+            AccessDenied: It refuses this client's keys, or demands some.
             RequestCancelled: Another client cancelled the request.
             TimbredError: The request failed; the class corresponds to the error code, and the message is the daemon's.
         """
@@ -184,10 +193,10 @@ class AsyncTimbred(AsyncRequests):
         """
         for name in names:
             _check_event(name)
-        address = await self.connect()
+        link = await self._up(DISCOVERY_TIMEOUT_S)
+        address = link.address
         with self._context.socket(zmq.SUB) as subscriber:
-            subscriber.set(zmq.IPV6, int(":" in address.host))
-            subscriber.set(zmq.LINGER, 0)
+            connection.prepare(subscriber, address, link.keys)
             for name in names or ("",):
                 subscriber.subscribe(name)
             subscriber.connect(address.events_url)
@@ -223,10 +232,10 @@ class AsyncTimbred(AsyncRequests):
 
     async def _list(self, request: m.Request) -> list[Any]:
         """Send a request that is answered by several events and return them. A REQ socket gets them in one reply."""
-        address = await self.connect()
+        link = await self._up(DISCOVERY_TIMEOUT_S)
+        address = link.address
         with self._context.socket(zmq.REQ) as socket:
-            socket.set(zmq.IPV6, int(":" in address.host))
-            socket.set(zmq.LINGER, 0)
+            connection.prepare(socket, address, link.keys)
             socket.connect(address.requests_url)
             await socket.send(frames.encode_request(request, wire_name(request)))
             try:
@@ -267,11 +276,37 @@ class AsyncTimbred(AsyncRequests):
         raise DaemonNotFound(f"no timbred answers at {address}; start it with: timbred serve")
 
     async def _try_connect(self, address: DaemonAddress, within: float) -> DaemonConnection | None:
-        if self._link is None or self._link.address != address:
-            if self._link is not None:
-                await self._link.close()
-            self._link = DaemonConnection(self._context, address, self._on_event, self._on_lost)
-        return self._link if await self._link.wait_up(within) else None
+        """Connect to a daemon; return None if there is none.
+
+        Raises:
+            AccessDenied: It refuses this client's keys, or demands some.
+        """
+        link = self._link
+        if link is None or link.address != address or link.refusal is not None:
+            link = await self._replace_link(address, self._keys or keys_for(address.host))
+        if await link.wait_up(within):
+            return link
+        if link.refusal == "keyless" and (own := own_keys()) is not None:  # this user's daemon has the user's own key
+            link = await self._replace_link(address, own)
+            if await link.wait_up(within):
+                return link
+            if link.refusal == "other key":
+                link.refusal = "keyless"
+        if link.refusal is None:
+            return None
+        refusal, keys = link.refusal, link.keys
+        await self._close_link()  # the keys are read again for the next request
+        raise connection.access_denied(address, refusal, keys)
+
+    async def _replace_link(self, address: DaemonAddress, keys: CurveKeys | None) -> DaemonConnection:
+        await self._close_link()
+        self._link = DaemonConnection(self._context, address, self._on_event, self._on_lost, keys)
+        return self._link
+
+    async def _close_link(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
 
     def _on_event(self, event: m.Event, samples: list[bytes]) -> None:
         received = read_sound(event, samples[0]) if isinstance(event, m.Take) and samples else event
@@ -354,13 +389,19 @@ class Timbred(PlainRequests):
     It runs an `AsyncTimbred` in a separate thread, and has the same arguments.
     """
 
-    def __init__(self, host: str | None = None, requests: int | None = None, events: int | None = None) -> None:
+    def __init__(
+        self,
+        host: str | None = None,
+        requests: int | None = None,
+        events: int | None = None,
+        keys: CurveKeys | None = None,
+    ) -> None:
         # ZeroMQ needs an event loop that can watch sockets; the default one on Windows can't
         self._loop = asyncio.SelectorEventLoop()
         self._open: set[AsyncGenerator[Any]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="timbred-client", daemon=True)
         self._thread.start()
-        self._timbred = self._run(_make_client(host, requests, events))
+        self._timbred = self._run(_make_client(host, requests, events, keys))
 
     @property
     def timbred(self) -> AsyncTimbred:
@@ -431,8 +472,10 @@ class Timbred(PlainRequests):
             self._run(events.aclose())
 
 
-async def _make_client(host: str | None, requests: int | None, events: int | None) -> AsyncTimbred:
-    return AsyncTimbred(host, requests, events)
+async def _make_client(
+    host: str | None, requests: int | None, events: int | None, keys: CurveKeys | None
+) -> AsyncTimbred:
+    return AsyncTimbred(host, requests, events, keys)
 
 
 async def _next(events: AsyncGenerator[Result]) -> Result:

@@ -1,13 +1,14 @@
 """Discovery of a daemon, the ZeroMQ connection to it, the client's errors, and takes with their samples."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import zmq
@@ -15,6 +16,7 @@ import zmq.asyncio
 import zmq.utils.monitor
 
 from timbred import config, errors
+from timbred.access.keys import CurveKeys, hexadecimal
 from timbred.audio import Samples
 from timbred.protocol import json as frames
 from timbred.protocol import messages as m
@@ -138,6 +140,49 @@ log = logging.getLogger(__name__)
 OnEvent = Callable[[m.Event, list[bytes]], None]
 """Called with an event and the frames that follow it."""
 
+Refusal = Literal["keyless", "untrusted", "no keys", "other key"]
+"""Reason of a failed handshake: the daemon demands a key, doesn't trust this one, has no keys, or has another one."""
+
+MAX_FAILED_HANDSHAKES = 3
+"""Handshakes without an answer after which a daemon counts as one with another key; one may be a daemon that exits."""
+
+_FAILED_HANDSHAKES = (
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+)
+
+
+def prepare(unconnected: zmq.asyncio.Socket, address: DaemonAddress, keys: CurveKeys | None) -> None:
+    """Set the options of a socket before it is connected to a daemon."""
+    unconnected.set(zmq.IPV6, int(":" in address.host))
+    unconnected.set(zmq.LINGER, 0)
+    if keys is not None:
+        keys.apply_to(unconnected)
+
+
+def access_denied(address: DaemonAddress, refusal: Refusal, keys: CurveKeys | None) -> errors.AccessDenied:
+    """Return the error for a refused connection, with the commands that change it."""
+    where = f"timbred at {address}"
+    match refusal:
+        case "keyless":
+            remedy = (
+                "demands a key. Run `timbred keys make` here, then `timbred keys trust NAME KEY --host "
+                f"{address.host}` with its machine's key, and there `timbred keys trust NAME KEY` with this one's"
+            )
+        case "untrusted":
+            own = "" if keys is None else f" {hexadecimal(keys.public)}"
+            remedy = f"doesn't trust this machine's key; there, run: timbred keys trust NAME{own}"
+        case "no keys":
+            remedy = (
+                "uses no keys, but there is a trusted key for its host; remove it (timbred keys remove NAME), or start "
+                "that daemon without access.open"
+            )
+        case "other key":
+            remedy = (
+                "has another key than the one that is trusted for its host, or ended the connection; compare with "
+                "`timbred keys` there, and replace it: timbred keys trust NAME KEY --replace"
+            )
+    return errors.AccessDenied(f"{where} {remedy}")
+
 
 class DaemonConnection:
     """A DEALER connected to one daemon.
@@ -149,20 +194,31 @@ class DaemonConnection:
         address: The daemon's address.
         on_event: Called with each event and the frames that follow it.
         on_lost: Called when the connection is lost, after the last event.
+        keys: The keys of an encrypted connection; None for a plain one.
     """
 
     def __init__(
-        self, context: zmq.asyncio.Context, address: DaemonAddress, on_event: OnEvent, on_lost: Callable[[], None]
+        self,
+        context: zmq.asyncio.Context,
+        address: DaemonAddress,
+        on_event: OnEvent,
+        on_lost: Callable[[], None],
+        keys: CurveKeys | None = None,
     ) -> None:
         self.address = address
+        self.keys = keys
+        self.refusal: Refusal | None = None
+        self._failures = 0
         self._on_event = on_event
         self._on_lost = on_lost
         self._up = asyncio.Event()
+        self._decided = asyncio.Event()
         self._socket = context.socket(zmq.DEALER)
-        self._socket.set(zmq.LINGER, 0)
         self._socket.set(zmq.IMMEDIATE, 1)
-        self._socket.set(zmq.IPV6, int(":" in address.host))
-        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        prepare(self._socket, address, keys)
+        self._monitor = self._socket.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | _FAILED_HANDSHAKES
+        )
         self._socket.connect(address.requests_url)
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._watch())]
 
@@ -172,13 +228,14 @@ class DaemonConnection:
         return self._up.is_set()
 
     async def wait_up(self, within: float) -> bool:
-        """Wait until a daemon is connected; return False if that takes more than `within` seconds."""
-        try:
+        """Wait until a daemon is connected; return False if that takes more than `within` seconds, or it refuses.
+
+        `refusal` then has the reason, if the daemon has refused the connection.
+        """
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within):
-                await self._up.wait()
-        except TimeoutError:
-            return False
-        return True
+                await self._decided.wait()
+        return self._up.is_set()
 
     def send(self, frame: bytes) -> None:
         """Send a request.
@@ -220,12 +277,35 @@ class DaemonConnection:
     async def _watch(self) -> None:
         while True:
             status = zmq.utils.monitor.parse_monitor_message(await self._monitor.recv_multipart())
-            if status["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            event = status["event"]
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._up.set()
+                self._decided.set()
+            elif event & _FAILED_HANDSHAKES:
+                self._fail_handshake(event, status["value"])
             elif self._up.is_set():
                 self._up.clear()
+                self._decided.clear()
                 self._handle_received()
                 self._on_lost()
+
+    def _fail_handshake(self, event: int, value: int) -> None:
+        """Store the reason of a failed handshake.
+
+        One without details is tried again by libzmq: the daemon has another key or has just exited, or its reason was
+        lost with the connection.
+        """
+        if event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+            self._failures += 1
+            if self.keys is not None and self._failures >= MAX_FAILED_HANDSHAKES:
+                self.refusal = "other key"
+                self._decided.set()
+        elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            self.refusal = "untrusted"
+            self._decided.set()
+        elif value == zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH:  # otherwise another program has the port
+            self.refusal = "keyless" if self.keys is None else "no keys"
+            self._decided.set()
 
     def _handle_received(self) -> None:
         """Handle the last events of a daemon that has exited, before the loss is reported."""

@@ -336,7 +336,9 @@ or, in JSON, `{{"type": "queued", "id": "a1", "position": 0, "eta_s": 0.9}}` and
 _ENDPOINTS = """\
 ## Endpoints
 
-All are bound to `{host}` by default (setting `host`).
+All are bound to `{host}` by default (setting `host`). Beyond loopback, ZeroMQ clients need a trusted CURVE key, HTTP
+and WebSocket clients a token, and OSC clients an allowed address; others are refused with `access-denied`
+([access](access.md)).
 
 | Endpoint | Port | Setting |
 | --- | --- | --- |

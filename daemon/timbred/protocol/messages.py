@@ -358,7 +358,7 @@ ProcessState = Literal["starting", "up", "failed"]
 class StatusReply(Event, frozen=True, kw_only=True):
     """Answer to `status`."""
 
-    json_only = ("late", "lead", "engine", "engine_trouble", "player", "player_trouble", "faults")
+    json_only = ("late", "lead", "engine", "engine_trouble", "player", "player_trouble", "faults", "denied")
 
     jobs_queued: int
     jobs_running: int
@@ -378,6 +378,9 @@ class StatusReply(Event, frozen=True, kw_only=True):
     faults: Annotated[
         str, Meta(description="background tasks of the daemon that failed, with the reasons; separated by semicolons")
     ] = ""
+    denied: Annotated[
+        int, Meta(description="number of refused attempts to connect or to send a request from another machine")
+    ] = 0
 
 
 class Model(Event, frozen=True, kw_only=True):

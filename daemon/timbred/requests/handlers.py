@@ -47,6 +47,10 @@ from timbred.task_supervision import Supervisor, keep_until_done
 log = logging.getLogger(__name__)
 
 
+HIDDEN_VALUE = "(hidden)"
+"""Value of a secret setting for clients, if it is set."""
+
+
 class LiveSettings:
     """The values of all settings, some of which change while the daemon runs.
 
@@ -68,6 +72,9 @@ class LiveSettings:
         self._values: dict[str, Value] = {
             name: printable(value) if isinstance(value, str) else value for name, value in config.values.items()
         }
+        for name in self._values:
+            if NAMED[name].is_secret and self._values[name]:
+                self._values[name] = HIDDEN_VALUE
         self._set_by_user = set(config.set_by_user)
         self._check = check
         self._apply = apply
@@ -92,7 +99,8 @@ class LiveSettings:
         _ = self[name]
         if not NAMED[name].live:
             live = ", ".join(setting.name for setting in NAMED.values() if setting.live)
-            raise BadRequest(f"setting {name}: set it at the start, with --set {name}={raw}; while running: {live}")
+            shown = "VALUE" if NAMED[name].is_secret else raw
+            raise BadRequest(f"setting {name}: set it at the start, with --set {name}={shown}; while running: {live}")
         value = read(NAMED[name], raw)
         self._check(name, value)
         self._apply(name, value)
@@ -149,6 +157,7 @@ class RequestHandlers:
         flows: Continuous playback.
         loras: LoRAs.
         supervisor: Runs the tasks of requests.
+        count_denied: Returns the number of refused attempts of other machines.
     """
 
     def __init__(
@@ -166,8 +175,10 @@ class RequestHandlers:
         flows: FlowControllers,
         loras: LoraHandlers,
         supervisor: Supervisor,
+        count_denied: Callable[[], int],
     ) -> None:
         self.supervisor = supervisor
+        self.count_denied = count_denied
         self.outbox = outbox
         self.registry = registry
         self.scheduler = scheduler
@@ -400,6 +411,7 @@ class RequestHandlers:
                 player=self.player.process.state,
                 player_trouble=self.player.process.trouble,
                 faults="; ".join(map(str, self.supervisor.faults)),
+                denied=self.count_denied(),
             ),
         )
 

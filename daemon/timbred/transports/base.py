@@ -12,6 +12,7 @@ from typing import Any
 
 import zmq.asyncio
 
+from timbred.access.policy import AccessRules, access_rules
 from timbred.audio import Clip
 from timbred.config import Config
 from timbred.protocol import json
@@ -23,9 +24,16 @@ from timbred.task_supervision import Supervisor
 from timbred.transports.http import HttpServer
 from timbred.transports.osc import OscTcp, OscUdp
 from timbred.transports.router import Router
-from timbred.transports.sockets import Ports, osc_pair, tcp_listener, warn_beyond_loopback
+from timbred.transports.sockets import (
+    Ports,
+    is_beyond_loopback,
+    osc_pair,
+    raise_file_limit,
+    tcp_listener,
+    warn_of_open_access,
+)
 from timbred.transports.websocket import AddressSpace
-from timbred.transports.zeromq import Events, Requests
+from timbred.transports.zeromq import Events, KeyChecks, Requests
 
 
 @dataclass
@@ -164,7 +172,8 @@ LAST_ANSWERS_TIMEOUT_S = 0.5
 class Transports:
     """The daemon's servers. `outbox` may be used before `start`; events sent then are lost.
 
-    Settings used: `host`, `osc.port`, `zmq.requests`, `zmq.events`, `http.port`, `takes.folder`.
+    Settings used: `host`, `access.*`, `osc.port`, `zmq.requests`, `zmq.events`, `http.port`, `takes.folder`. Beyond
+    loopback every transport refuses clients without a key, a token or an allowed address, unless `access.open` is set.
     """
 
     def __init__(self, config: Config, supervisor: Supervisor | None = None) -> None:
@@ -173,6 +182,12 @@ class Transports:
         self._router = Router()
         self._memory = InProcessTransport(self._router)
         self._sockets: _Sockets | None = None
+        self._access: AccessRules | None = None
+
+    @property
+    def denied(self) -> int:
+        """Number of refused attempts to connect or to send a request, since the start."""
+        return 0 if self._access is None else self._access.denials.count
 
     @property
     def outbox(self) -> Outbox:
@@ -192,14 +207,26 @@ class Transports:
             space: Answers OSCQuery's questions about addresses; None refuses them.
 
         Raises:
-            BadRequest: A port can't be bound; names the setting and the remedy. No port stays bound.
+            BadRequest: A port can't be bound, or keys, token or allowed addresses are missing beyond loopback; names
+                the setting and the remedy. No port stays bound.
         """
-        warn_beyond_loopback(self._config["host"])
-        self._sockets = _Sockets(self._router, self._config, library, space, self._supervisor)
+        self._access = self._demands()
+        self._sockets = _Sockets(self._router, self._config, library, space, self._supervisor, self._access)
         self._router.http_port = self._sockets.ports.http
         self._router.open(inbox)
         await self._sockets.start()
         return self._sockets.ports
+
+    def _demands(self) -> AccessRules | None:
+        """Return what is demanded of clients; None on loopback, and if access is open."""
+        host = self._config["host"]
+        if not is_beyond_loopback(host):
+            return None
+        raise_file_limit()
+        if self._config["access.open"]:
+            warn_of_open_access(host)
+            return None
+        return access_rules(self._config)
 
     async def stop(self) -> None:
         """Stop accepting requests, send pending answers and close, in about two seconds at most."""
@@ -221,6 +248,7 @@ class _Sockets:
         library: Library | None,
         space: AddressSpace | None,
         supervisor: Supervisor,
+        access: AccessRules | None,
     ) -> None:
         host = config["host"]
         with ExitStack() as undo:
@@ -231,13 +259,14 @@ class _Sockets:
             undo.callback(web.close)
             self._context = zmq.asyncio.Context()
             undo.callback(self._context.destroy, linger=0)
-            self._requests = Requests(router, self._context, host, config["zmq.requests"], supervisor)
-            self._events = Events(self._context, host, config["zmq.events"])
+            self._keys = None if access is None else KeyChecks(self._context, access, supervisor)
+            self._requests = Requests(router, self._context, host, config["zmq.requests"], supervisor, self._keys)
+            self._events = Events(self._context, host, config["zmq.events"], self._keys)
             undo.pop_all()
         router.publish_to(self._events)
-        self._udp = OscUdp(router, udp)
-        self._tcp = OscTcp(router, tcp, supervisor)
-        self._http = HttpServer(router, web, host, config.takes_folder, library, space, supervisor)
+        self._udp = OscUdp(router, udp, access)
+        self._tcp = OscTcp(router, tcp, supervisor, access)
+        self._http = HttpServer(router, web, host, config.takes_folder, library, space, supervisor, access)
         self.ports = Ports(
             osc=udp.getsockname()[1],
             requests=self._requests.port,
@@ -248,6 +277,8 @@ class _Sockets:
     async def start(self) -> None:
         self._udp.start()
         await self._tcp.start()
+        if self._keys is not None:
+            self._keys.start()
         self._requests.start()
         self._http.start()
 
@@ -259,6 +290,8 @@ class _Sockets:
     async def close(self) -> None:
         self._udp.close()
         await asyncio.gather(self._tcp.close(LAST_ANSWERS_TIMEOUT_S), self._http.close(LAST_ANSWERS_TIMEOUT_S))
+        if self._keys is not None:
+            await self._keys.close()
         self._requests.close(LAST_ANSWERS_TIMEOUT_S)
         self._events.close(LAST_ANSWERS_TIMEOUT_S)
         # waits until its sockets have sent their messages, at most LAST_ANSWERS_TIMEOUT_S

@@ -8,9 +8,9 @@ import logging
 import re
 import socket
 from collections.abc import Generator, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -21,8 +21,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
+from timbred.access.policy import AccessRules
 from timbred.audio import Clip
 from timbred.protocol import describe, json
 from timbred.protocol import messages as m
@@ -31,6 +31,13 @@ from timbred.storage.library import Library
 from timbred.task_supervision import Supervisor
 from timbred.transports.clients import Turns
 from timbred.transports.router import Router, deliver_each
+from timbred.transports.tokens import (
+    CheckedProtocol,
+    SmallReadsProtocol,
+    TokenCheck,
+    TokenRequired,
+    UncheckedConnections,
+)
 from timbred.transports.web_api import WebApi, file_of, is_own_page
 from timbred.transports.websocket import (
     REFUSED_CLOSE_CODE,
@@ -43,7 +50,6 @@ from timbred.transports.websocket import (
 _log = logging.getLogger(__name__)
 
 _MAX_TEXT_BYTES = 16 << 20
-_MAX_READ_BYTES = 4096
 _STATUS_TIMEOUT_S = 5.0
 _CLIENT_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
 
@@ -209,19 +215,6 @@ class _HttpRequests:
         deliver_each(self.deliver, client, [] if end is not None else events[-1:], end)
 
 
-class _InSmallReads(AutoHTTPProtocol):
-    """Protocol of HTTP and WebSockets that reads its sockets in small pieces.
-
-    The bytes of one read are parsed in one call: 256 KB of small WebSocket frames would take 0.2 s.
-    """
-
-    def connection_made(self, transport: Any) -> None:
-        """Limit the size of reads, then start the connection."""
-        if hasattr(transport, "max_size"):  # asyncio's selector transports have it, the proactor's on Windows don't
-            transport.max_size = _MAX_READ_BYTES
-        super().connection_made(transport)
-
-
 class _Server(uvicorn.Server):
     """uvicorn in the daemon's event loop, which handles signals itself."""
 
@@ -233,7 +226,8 @@ class _Server(uvicorn.Server):
 class HttpServer:
     """The HTTP server and its WebSockets.
 
-    Without `library` the panel has no history; without `space` OSCQuery's questions are refused.
+    Without `library` the panel has no history; without `space` OSCQuery's questions are refused. With `access` every
+    request needs a token.
     """
 
     def __init__(
@@ -245,6 +239,7 @@ class HttpServer:
         library: Library | None = None,
         space: AddressSpace | None = None,
         supervisor: Supervisor | None = None,
+        access: AccessRules | None = None,
     ) -> None:
         self._supervisor = supervisor or Supervisor()
         self._listener = listener
@@ -253,7 +248,15 @@ class HttpServer:
         self._questions = _HttpRequests(router)
         self._sockets = WebSocketEndpoint(router)
         self._osc = OscWebSockets(router, space)
-        app = InTurn(OwnHostOnly(Starlette(routes=self._routes()), host), router.turns)
+        served = Starlette(routes=self._routes())
+        self._unchecked: UncheckedConnections | None = None
+        if access is None:
+            app, protocol = InTurn(OwnHostOnly(served, host), router.turns), SmallReadsProtocol
+        else:  # any name of this machine will do: another page has neither the token nor the cookie
+            check = TokenCheck(access, listener.getsockname()[1])
+            self._unchecked = UncheckedConnections(check)
+            app = InTurn(TokenRequired(served, check), router.turns)
+            protocol = cast("type[asyncio.Protocol]", partial(CheckedProtocol, self._unchecked))
         self._server = _Server(
             uvicorn.Config(
                 app,
@@ -262,7 +265,7 @@ class HttpServer:
                 log_level="warning",
                 access_log=False,
                 server_header=False,
-                http=_InSmallReads,
+                http=protocol,
                 ws="websockets-sansio",
                 ws_max_size=_MAX_TEXT_BYTES,
                 ws_ping_timeout=None,  # after a pause of this process, pongs that wait unread would count as missing
@@ -291,6 +294,8 @@ class HttpServer:
     async def close(self, timeout_s: float) -> None:
         """Send queued messages for at most `timeout_s` seconds, then close every connection."""
         await asyncio.gather(self._sockets.close(timeout_s), self._osc.close(timeout_s))
+        if self._unchecked is not None:
+            self._unchecked.close()
         self._server.should_exit = True
         if self._serving is not None:
             done, _ = await asyncio.wait([self._serving], timeout=max(timeout_s, 0.3))

@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from timbred.access.policy import AccessRules
 from timbred.audio import Clip
-from timbred.errors import BadRequest
+from timbred.errors import AccessDenied, BadRequest
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId, Incoming
 from timbred.protocol.osc import encode_event, iterate_datagram
-from timbred.protocol.osc_packets import StreamDecoder
+from timbred.protocol.osc_packets import StreamDecoder, encode_slip
 from timbred.protocol.schema import is_terminal
 from timbred.task_supervision import Supervisor, keep_until_done
 from timbred.transports.clients import Address, LimitedLog, tcp_client, udp_address
@@ -39,7 +40,18 @@ _MAX_CONNECTIONS = 400
 _READ_BYTES = 4096
 _CLOSE_TIMEOUT_S = 5.0
 LAST_REQUESTS_TIMEOUT_S = 0.5
+_DENIED_LINGER_S = 1.0
+_NOT_ALLOWED = "its address isn't in access.allow"
 _END = object()
+
+
+def _denied(identity: m.Id, address: str) -> m.Fail:
+    """Return the answer to a client whose address isn't allowed."""
+    message = (
+        f"OSC from {address} isn't allowed: add it to access.allow on timbred's machine, as in "
+        f"`timbred serve --set access.allow={address}`"
+    )
+    return m.Fail(id=identity, code=AccessDenied.code, message=message)
 
 
 @dataclass(slots=True)
@@ -51,12 +63,16 @@ class _PendingDatagrams:
 
 
 class OscUdp:
-    """The UDP server. It reads many datagrams at each wake-up of the event loop, and no error stops it."""
+    """The UDP server. It reads many datagrams at each wake-up of the event loop, and no error stops it.
+
+    With `access`, datagrams from addresses that aren't allowed are dropped; the first one of each address is answered.
+    """
 
     inline = False
 
-    def __init__(self, router: Router, endpoint: socket.socket) -> None:
+    def __init__(self, router: Router, endpoint: socket.socket, access: AccessRules | None = None) -> None:
         self._router = router
+        self._access = access
         self._socket = endpoint
         self._own_address = endpoint.getsockname()[:2]
         self._buffer = bytearray(_MAX_DATAGRAM_BYTES)
@@ -115,6 +131,9 @@ class OscUdp:
             # an answer that `@port` sent to this daemon; answering it could loop without end
             _log.debug("UDP: this daemon's own packet is not answered")
             return
+        if self._access is not None and not self._access.allow.allows(source[0]):
+            self._deny(packet, source, self._access)
+            return
         pending = self._pending.get(source)
         size = len(packet) + _DATAGRAM_OVERHEAD_BYTES
         if pending is None and len(self._pending) < _MAX_SOURCES:
@@ -126,6 +145,15 @@ class OscUdp:
             return
         pending.packets.append(packet)
         pending.size += size
+
+    def _deny(self, packet: bytes, source: Address, access: AccessRules) -> None:
+        """Count a datagram of an address that isn't allowed; answer the first one."""
+        if not access.denials.record("OSC", source[0], _NOT_ALLOWED):
+            return
+        incoming = next(iterate_datagram(packet), None)
+        if incoming is not None:
+            client = self._router.clients.udp_sender(source, incoming.port)
+            self.deliver(client, _denied(incoming.id, source[0]), None)
 
     def _steps(self, source: Address) -> Iterator[None]:
         """Accept what one source has sent, one request per step."""
@@ -277,11 +305,17 @@ class TcpConnection:
 
 
 class OscTcp:
-    """The TCP server."""
+    """The TCP server.
+
+    With `access`, connections from addresses that aren't allowed are closed; the first one of each address is told why.
+    """
 
     inline = False
 
-    def __init__(self, router: Router, listener: socket.socket, supervisor: Supervisor) -> None:
+    def __init__(
+        self, router: Router, listener: socket.socket, supervisor: Supervisor, access: AccessRules | None = None
+    ) -> None:
+        self._access = access
         self._router = router
         self._supervisor = supervisor
         self._listener = listener
@@ -295,6 +329,8 @@ class OscTcp:
         self._server = await asyncio.start_server(self._accept_connection, sock=self._listener, backlog=512)
 
     def _accept_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._access is not None and not self._is_allowed(writer, self._access):
+            return
         if len(self._connections) >= _MAX_CONNECTIONS:
             _log.warning("%d OSC connections are open: one more is refused", _MAX_CONNECTIONS)
             writer.transport.abort()
@@ -303,6 +339,22 @@ class OscTcp:
         connection = TcpConnection(self._router, reader, writer)
         self._connections[connection.client] = connection
         keep_until_done(self._supervisor.run(self._serve_connection(connection), "osc-tcp"), self._serving)
+
+    @staticmethod
+    def _is_allowed(writer: asyncio.StreamWriter, access: AccessRules) -> bool:
+        """Tell if a connection comes from an allowed address; close it otherwise."""
+        peer = writer.get_extra_info("peername")
+        host = str(peer[0]) if peer else ""
+        if access.allow.allows(host):
+            return True
+        if not access.denials.record("OSC", host or "an unknown address", _NOT_ALLOWED):
+            writer.transport.abort()
+            return False
+        writer.write(encode_slip(encode_event(_denied("osc", host))))
+        writer.write_eof()
+        # closing it now could discard the answer, if the client has sent something
+        asyncio.get_running_loop().call_later(_DENIED_LINGER_S, writer.transport.abort)
+        return False
 
     async def _serve_connection(self, connection: TcpConnection) -> None:
         try:

@@ -15,6 +15,7 @@ _RECEIVE_BUFFER_BYTES = tuple(1 << power for power in range(22, 16, -1))
 """Sizes of the UDP receive buffer; the first one that the system allows is used. A larger one would increase the delay
 during a flood, since all datagrams wait in one queue."""
 _SO_RCVBUFFORCE = 33
+_OPEN_FILES = 16384
 
 
 @dataclass(frozen=True)
@@ -142,16 +143,47 @@ def enlarge_receive_buffer(udp: socket.socket) -> int:
 _log = logging.getLogger(__name__)
 
 
-def warn_beyond_loopback(host: str) -> None:
-    """Log a warning if `host` isn't a loopback address.
+def is_beyond_loopback(host: str) -> bool:
+    """Tell if ports bound to `host` can be reached from other machines.
 
     Raises:
         BadRequest: There is no such host.
     """
-    _, address = resolve(host)
-    if not is_loopback(address):
-        _log.warning(
-            "host is %s: anyone who can reach this machine can send requests, fill its disk and read the takes; "
-            "nothing is encrypted. For this machine only: --set host=127.0.0.1",
-            host,
-        )
+    return not is_loopback(resolve(host)[1])
+
+
+def is_own_address(host: str) -> bool:
+    """Tell if ports of this machine can be bound to `host`.
+
+    Raises:
+        BadRequest: There is no such host.
+    """
+    family, address = resolve(host)
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
+def warn_of_open_access(host: str) -> None:
+    """Log a warning about a daemon that anyone in the network can use."""
+    _log.warning(
+        "host is %s, and access.open is set: anyone who can reach this machine can send requests, fill its disk and "
+        "read the takes; nothing is encrypted. For this machine only: --set host=127.0.0.1",
+        host,
+    )
+
+
+def raise_file_limit() -> None:
+    """Raise this process's limit of open files: strangers' connections use some until they are refused."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        with contextlib.suppress(OSError, ValueError):  # macOS has another, lower limit
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

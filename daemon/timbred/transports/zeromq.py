@@ -3,6 +3,9 @@
 import asyncio
 import errno
 import logging
+import os
+import socket
+import struct
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +15,7 @@ import numpy as np
 import zmq
 import zmq.asyncio
 
+from timbred.access.policy import AccessRules, Denials
 from timbred.audio import Clip
 from timbred.errors import BadRequest
 from timbred.protocol import json
@@ -34,6 +38,13 @@ _MAX_PENDING_REPLIES = 10_000
 _MAX_FRAMES = 16
 _FRAMES_PER_STEP = 64
 _MAX_ROUTING_ID_BYTES = 255
+_ZAP_ENDPOINT = "inproc://zeromq.zap.01"
+_ZAP_DOMAIN = b"timbred"
+_HANDSHAKE_TIMEOUT_MS = 3000
+_CHECKS_PER_TURN = 16
+_MAX_MONITOR_EVENTS = 100_000
+_MONITOR_EVENT = struct.Struct("=Hi")
+_FAILED_HANDSHAKES = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 
 # with NOBLOCK, zmq.asyncio sends immediately and returns a future that is done
 _Sent = asyncio.Future[zmq.MessageTracker | None]
@@ -84,6 +95,124 @@ class ClientTurns:
         return max(self._last_count, len(self._current))
 
 
+class KeyChecks:
+    """Authentication of ZeroMQ connections by their CURVE keys, as the handler of ZAP (ZeroMQ RFC 27).
+
+    Connections with an unknown key are refused here. Those without keys are refused by libzmq, which reports them to
+    the monitors of the sockets.
+    """
+
+    def __init__(self, context: zmq.asyncio.Context, access: AccessRules, supervisor: Supervisor) -> None:
+        self._access = access
+        self._supervisor = supervisor
+        self._socket = context.socket(zmq.REP)
+        self._socket.bind(_ZAP_ENDPOINT)
+        self._receiving = zmq.Socket.shadow(self._socket.underlying)
+        self._monitors: list[_Monitor] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def demand(self, unbound: zmq.asyncio.Socket) -> None:
+        """Let a socket that isn't bound yet accept connections with a trusted key only."""
+        unbound.set(zmq.CURVE_SERVER, 1)
+        unbound.set(zmq.CURVE_PUBLICKEY, self._access.own.public)
+        unbound.set(zmq.CURVE_SECRETKEY, self._access.own.secret)
+        unbound.set(zmq.ZAP_DOMAIN, _ZAP_DOMAIN)
+        unbound.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
+        unbound.set(zmq.HANDSHAKE_IVL, _HANDSHAKE_TIMEOUT_MS)
+        self._monitors.append(_Monitor(unbound, self._access.denials))
+
+    def start(self) -> None:
+        """Start to check keys; connections wait until then."""
+        self._tasks = [self._supervisor.keep(self._check, "zeromq keys")]
+        self._tasks += [self._supervisor.keep(monitor.watch, "zeromq monitor") for monitor in self._monitors]
+
+    async def close(self) -> None:
+        """Stop checking; no further connection is accepted."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for monitor in self._monitors:
+            monitor.close()
+        self._socket.close(linger=0)
+
+    async def _check(self) -> None:
+        while True:
+            await self._socket.poll()
+            for _ in range(_CHECKS_PER_TURN):
+                try:
+                    frames = self._receiving.recv_multipart(zmq.NOBLOCK)
+                except zmq.Again:
+                    break
+                self._receiving.send_multipart(self._answer(frames))
+            await asyncio.sleep(0)  # a flood of connections leaves turns to requests
+
+    def _answer(self, frames: list[bytes]) -> list[bytes]:
+        """Answer a request: version, request id, domain, address, identity, mechanism, and the key of CURVE."""
+        _, request_id, _, address, _, mechanism, *credentials = frames
+        name = self._access.trusted.name_of(credentials[0]) if mechanism == b"CURVE" and credentials else None
+        if name is None:
+            self._access.denials.record("ZeroMQ", address.decode("ascii", "replace"), "its key isn't trusted")
+            return [b"1.0", request_id, b"400", b"access-denied", b"", b""]
+        return [b"1.0", request_id, b"200", b"OK", name.encode(), b""]
+
+
+class _Monitor:
+    """The connections of one socket whose handshake fails before their key is known, as libzmq reports them.
+
+    libzmq reports a failed handshake without its source, directly before the end of its connection with its descriptor.
+    """
+
+    def __init__(self, watched: zmq.asyncio.Socket, denials: Denials) -> None:
+        self._watched = watched
+        self._denials = denials
+        self._socket = watched.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | _FAILED_HANDSHAKES)
+        self._receiving = zmq.Socket.shadow(self._socket.underlying)
+        self._addresses: dict[int, str] = {}
+        self._has_failed = False
+
+    async def watch(self) -> None:
+        """Count failed handshakes."""
+        while True:
+            await self._socket.poll()
+            self._read(_MESSAGES_PER_BATCH)
+            await asyncio.sleep(0)
+
+    def close(self) -> None:
+        """Stop watching. libzmq must not wait for this socket while the monitor is switched off."""
+        self._read(_MAX_MONITOR_EVENTS)
+        self._watched.disable_monitor()
+        self._socket.close(linger=0)
+
+    def _read(self, count: int) -> None:
+        for _ in range(count):
+            try:
+                frames = self._receiving.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            event, value = _MONITOR_EVENT.unpack(frames[0])
+            if event == zmq.EVENT_ACCEPTED:
+                self._addresses[value] = _peer_of(value)
+            elif event == zmq.EVENT_DISCONNECTED:
+                address = self._addresses.pop(value, _UNKNOWN_ADDRESS)
+                if self._has_failed:
+                    self._denials.record("ZeroMQ", address, "it has no key, or a key for another daemon")
+                self._has_failed = False
+            else:
+                self._has_failed = True
+
+
+_UNKNOWN_ADDRESS = "an unknown address"
+
+
+def _peer_of(descriptor: int) -> str:
+    """Return the address at the other end of a connection; it may have ended already."""
+    try:
+        with socket.socket(fileno=os.dup(descriptor)) as connection:
+            return str(connection.getpeername()[0])
+    except (OSError, ValueError, IndexError):
+        return _UNKNOWN_ADDRESS
+
+
 class Requests:
     """The ROUTER socket for requests.
 
@@ -94,7 +223,13 @@ class Requests:
     inline = True
 
     def __init__(
-        self, router: Router, context: zmq.asyncio.Context, host: str, port: int, supervisor: Supervisor
+        self,
+        router: Router,
+        context: zmq.asyncio.Context,
+        host: str,
+        port: int,
+        supervisor: Supervisor,
+        keys: KeyChecks | None = None,
     ) -> None:
         self._router = router
         self._supervisor = supervisor
@@ -106,6 +241,8 @@ class Requests:
         self._socket.set(zmq.SNDHWM, _MAX_UNSENT_PER_CLIENT)
         # a routing id that connects again is a client that lost its connection: the new one gets its answers
         self._socket.set(zmq.ROUTER_HANDOVER, 1)
+        if keys is not None:
+            keys.demand(self._socket)
         self.port = _bind(self._socket, "zmq.requests", host, port)
         self._receiving = zmq.Socket.shadow(self._socket.underlying)
         self._replies: OrderedDict[ClientId, _Reply] = OrderedDict()
@@ -232,9 +369,11 @@ class Requests:
 class Events:
     """The PUB socket. Each event is its name as topic, then JSON with the additional field `client`."""
 
-    def __init__(self, context: zmq.asyncio.Context, host: str, port: int) -> None:
+    def __init__(self, context: zmq.asyncio.Context, host: str, port: int, keys: KeyChecks | None = None) -> None:
         self._pub = context.socket(zmq.PUB)
         self._pub.set(zmq.SNDHWM, _MAX_UNSENT_EVENTS)
+        if keys is not None:
+            keys.demand(self._pub)
         self.port = _bind(self._pub, "zmq.events", host, port)
 
     def publish(self, client: ClientId, event: m.Event) -> None:

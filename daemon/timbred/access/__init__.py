@@ -1,0 +1,1 @@
+"""Access from other machines: CURVE keys, the token, allowed addresses, and the sources that were refused."""
