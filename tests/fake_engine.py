@@ -8,7 +8,7 @@ FILE` stops after the first step until there is that file, says that each takes 
 after some more until it is cancelled; rendered once more it is `paced SECONDS`. `nan` renders what is no number,
 `breaks` fails after half of an early sound's pieces, `half FILE` waits for that file or a cancellation there, `decodes
 FILE` after its steps, `pulse BPM` renders clicks at this tempo plus 15 times (seed mod 4), each fourth of them low and
-loud. Anything else is a sine at 220 Hz times (seed mod 8 + 1).
+loud. Its device is the one that it is told, or a CPU. Anything else is a sine at 220 Hz times (seed mod 8 + 1).
 Options in its command let it refuse to start, or end at its start, as long as a file is there.
 """
 
@@ -42,8 +42,9 @@ MAX_LATE_STEPS = 12
 class FakeEngine:
     """Carries out orders one after the other, as the real one does."""
 
-    def __init__(self, address: str, token: str, heartbeat: float, version: str) -> None:
+    def __init__(self, address: str, token: str, heartbeat: float, version: str, device: str) -> None:
         self.token = token
+        self.device = device
         self.version = version
         self.sizes: dict[str, int] = {}
         self.were_late: set[int] = set()
@@ -67,7 +68,7 @@ class FakeEngine:
                 wire_version=engine_messages.WIRE_VERSION,
                 version=self.version,
                 pid=os.getpid(),
-                device="cpu",
+                device=self.device,
                 device_name="none",
                 precision="float32",
             )
@@ -243,7 +244,8 @@ def main() -> int:
             engine_messages.encode(engine_messages.EngineCannotStart(token=options.token, message=message)),
         )
         return 2
-    FakeEngine(options.address, options.token, options.heartbeat, options.version).run()
+    device = "cpu" if options.device == "auto" else options.device
+    FakeEngine(options.address, options.token, options.heartbeat, options.version, device).run()
     return 0
 
 

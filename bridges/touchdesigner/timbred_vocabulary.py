@@ -84,6 +84,7 @@ EVENTS = {
     "/timbred/cancelled": ["id"],
     "/timbred/done": ["id", "takes", "path"],
     "/timbred/ended": ["voice", "take", "frame", "reason"],
+    "/timbred/engine": ["number", "where", "device", "state", "models", "memory_used", "memory_total", "jobs"],
     "/timbred/fail": ["id", "code", "message"],
     "/timbred/flowing": ["voice", "take", "frame", "late"],
     "/timbred/loaded": ["model"],

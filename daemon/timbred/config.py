@@ -187,8 +187,14 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec(
         "discovery.name", "timbred", "Name in zeroconf and OSCQuery; zeroconf appends a port other than the default."
     ),
-    SettingSpec("device", "auto", "Compute device of the models: auto, cpu, cuda:0, mps."),
-    SettingSpec("device.threads", 0, "Maximum number of CPU threads of the engine; 0: one per core.", 0, 1024),
+    SettingSpec("device", "auto", "Compute device of a single engine: auto, cpu, cuda:0, mps."),
+    SettingSpec("device.threads", 0, "Maximum number of CPU threads of an engine; 0: its share of the cores.", 0, 1024),
+    SettingSpec(
+        "engines",
+        "auto",
+        "Engines, by their devices: `cuda:0 cuda:1`, `cpu cpu`, `ray://HOST:PORT 2` (two on a Ray cluster), or several "
+        "of these; auto: one for each CUDA device, or one on the device of the setting `device`.",
+    ),
     SettingSpec("models.default", "pocket", "Model of requests without `model`.", live=True),
     SettingSpec("models.preload", True, "Load the default model at the start instead of at its first request."),
     SettingSpec("models.folder", _default_folder("data", "models"), "Folder of downloaded models.", is_path=True),
@@ -246,11 +252,13 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec(
         "engine.jobs",
         0,
-        "Maximum number of requests that the engine renders at the same time; 0: 8 on a GPU, 2 on a CPU.",
+        "Maximum number of requests that an engine renders at the same time; 0: 8 on a GPU, 2 on a CPU.",
         0,
         64,
     ),
-    SettingSpec("engine.memory", 0.0, "Memory limit for loaded models in MB; 0: 80 % of the device's memory.", 0, 1e7),
+    SettingSpec(
+        "engine.memory", 0.0, "Memory limit for an engine's models in MB; 0: 80 % of the device's memory.", 0, 1e7
+    ),
     SettingSpec(
         "engine.compile",
         "auto",
@@ -267,8 +275,8 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec(
         "engine.spare",
         "auto",
-        "Keep a second engine process ready that replaces a crashed one without delay; it uses about 400 MB. auto: if "
-        "3 GB of memory are available; on: always; off: never.",
+        "Keep a second engine process ready that replaces a crashed one without delay; it uses about 400 MB. auto: "
+        "with a single engine, if 3 GB of memory are available; on: for each engine; off: never.",
         choices=("auto", "on", "off"),
     ),
     SettingSpec(
@@ -496,7 +504,7 @@ def _from_file(file: Path | None) -> list[_RawValue]:
     return [(name, raw, path.parent) for name, raw in _flatten(read_settings(path))]
 
 
-_SEPARATORS = {"files.allowed": os.pathsep, "access.allow": " "}
+_SEPARATORS = {"files.allowed": os.pathsep, "access.allow": " ", "engines": " "}
 """Settings that may be lists in a settings file, with the separator of their texts."""
 
 

@@ -13,7 +13,8 @@ from timbred.config import Config, Value
 from timbred.discovery.mdns import AnnouncedAddress, MdnsAnnouncement
 from timbred.discovery.oscquery import OscQuery
 from timbred.ipc import socket_folder
-from timbred.ipc.engine_client import ENGINE_PROGRAM, EngineLink, EnginePlace, EngineSettings
+from timbred.ipc.devices import EnginePlace, list_cuda_devices, read_places, share_of_machine
+from timbred.ipc.engine_client import ENGINE_PROGRAM, EngineLink, EngineSettings
 from timbred.ipc.isolation import python_command
 from timbred.ipc.supervisor import SparePolicy
 from timbred.models import registry
@@ -69,6 +70,7 @@ class Daemon:
         config: The settings.
         engine_program: Command that starts an engine; None for the one that the environment names.
         clock: Monotonic clock of rendering times, deadlines and flows.
+        single_engine: Start the first engine only, for a daemon that makes one sound.
 
     Raises:
         UnknownModel: No model has the name of the default model.
@@ -79,8 +81,10 @@ class Daemon:
         config: Config,
         engine_program: tuple[str, ...] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        single_engine: bool = False,
     ) -> None:
         self.config = config
+        self.single_engine = single_engine
         self.clock = clock
         self.engine_program = engine_program or engine_program_from(os.environ)
         self.models = registry.build(config.models_folder, config.sources)
@@ -99,6 +103,7 @@ class Daemon:
             BadRequest: A port is in use, a setting can't be used, or keys, token or allowed addresses are missing.
         """
         config, outbox = self.config, InternalOutbox(self.transports.outbox)
+        self.places = await asyncio.to_thread(self._read_places)
         for folder in await asyncio.to_thread(socket_folder.remove_abandoned):
             log.info("removed a file that a killed daemon left: %s", folder)
         self.library = self._open_library()
@@ -113,7 +118,9 @@ class Daemon:
             config,
             supervisor=self.supervisor,
             spare=SparePolicy(
-                lambda: self.engine.process.state != "starting", MIN_BYTES_FOR_SPARE_PLAYER, SPARE_PLAYER_DELAY_S
+                lambda: all(engine.process.state != "starting" for engine in self.engines),
+                MIN_BYTES_FOR_SPARE_PLAYER,
+                SPARE_PLAYER_DELAY_S,
             ),
             on_tempo=lambda bpm: self.settings.follow("tempo", bpm),
             on_rate=lambda rate: self.settings.follow_unless_set("audio.rate", rate),
@@ -127,7 +134,7 @@ class Daemon:
             outbox,
             self.models,
             self.postprocessor,
-            self._connect_engine,
+            self._connect_engines,
             SoundOutputs(playback, buffers),
             config["queue.length"],
             config["engine.jobs"],
@@ -153,7 +160,7 @@ class Daemon:
             self.supervisor,
             lambda: self.transports.denied,
         )
-        self.scheduler.commands.set_yield(config["engine.yield"])
+        self.scheduler.engines.set_yield(config["engine.yield"])
         try:
             ports = await self.transports.start(self.handlers, self.library, self.addresses)
         except BaseException:
@@ -163,32 +170,51 @@ class Daemon:
             self.settings.follow(name, port)
         if config["models.preload"]:
             self.scheduler.loads.preload(config["models.default"])
-        self.engine.start()
+        for engine in self.engines:
+            engine.start()
         self.player.start()
         self.announcement = self._announced(ports)
         return ports
 
-    def _connect_engine(self, scheduler: JobScheduler) -> EngineLink:
-        """Create the link to the engine, which reports to the scheduler; `start` starts its process later."""
-        config = self.config
-        place = EnginePlace(device=config["device"])
-        self.engine = EngineLink(
-            EngineSettings(
-                device=place.device,
-                threads=config["device.threads"],
-                memory=config["engine.memory"],
-                compile=config["engine.compile"],
-                cache=config["engine.cache"],
-                timeout_s=config["engine.patience"],
-                log_level=config["log.level"],
-                spare=config["engine.spare"],
-                program=engine_command(place, self.engine_program),
-            ),
-            scheduler,
-            self.supervisor,
-            lambda: scheduler.is_idle,
-        )
-        return self.engine
+    def _read_places(self) -> tuple[EnginePlace, ...]:
+        """Return where the engines run. Asks the CUDA driver, in a child process, if the settings don't say it.
+
+        Raises:
+            BadRequest: The settings can't be used on this machine.
+        """
+        list_cuda = tuple if self.single_engine else list_cuda_devices
+        places = read_places(self.config["engines"], self.config["device"], list_cuda)
+        return places[:1] if self.single_engine else places
+
+    def _connect_engines(self, scheduler: JobScheduler) -> list[EngineLink]:
+        """Create the links to the engines, which report to the scheduler; `start` starts their processes later."""
+        config, places = self.config, self.places
+        is_single = len(places) == 1
+        shares = [
+            share_of_machine(place, places, config["device.threads"], config["engine.memory"]) for place in places
+        ]
+        self.engines = [
+            EngineLink(
+                EngineSettings(
+                    device=place.device,
+                    threads=share.threads,
+                    memory=share.memory_mb,
+                    compile=config["engine.compile"],
+                    cache=config["engine.cache"],
+                    timeout_s=config["engine.patience"],
+                    log_level=config["log.level"],
+                    spare="off" if config["engine.spare"] == "auto" and not is_single else config["engine.spare"],
+                    program=engine_command(place, self.engine_program),
+                ),
+                scheduler,
+                self.supervisor,
+                lambda: scheduler.is_idle,
+                place,
+                "engine" if is_single else f"engine-{place.number}",
+            )
+            for place, share in zip(places, shares, strict=True)
+        ]
+        return self.engines
 
     async def stop(self, patience_s: float = STOP_PATIENCE_S) -> None:
         """Finish or fail running jobs, answer their clients, and end both child processes; no partial file is left.
@@ -202,7 +228,9 @@ class Daemon:
         self.player.end_all()
         await self.handlers.stop()
         await asyncio.gather(
-            self.transports.stop(), self.engine.stop(ENGINE_QUIT_TIMEOUT_S), self.player.stop(PLAYER_QUIT_TIMEOUT_S)
+            self.transports.stop(),
+            *(engine.stop(ENGINE_QUIT_TIMEOUT_S) for engine in self.engines),
+            self.player.stop(PLAYER_QUIT_TIMEOUT_S),
         )
         await withdrawing
         self.postprocessor.drop_previews()
@@ -243,7 +271,7 @@ class Daemon:
             case "player.gain":
                 self.player.set_level(float(value))
             case "engine.yield":
-                self.scheduler.commands.set_yield(float(value))
+                self.scheduler.engines.set_yield(float(value))
             case "beats_per_bar":
                 self.player.set_tempo(beats_per_bar=float(value))
             case _:

@@ -33,16 +33,18 @@ class EventRecorder:
     def __init__(self) -> None:
         self.events: asyncio.Queue[Any] = asyncio.Queue()
 
-    def engine_ready(self, ready: engine_messages.EngineReady) -> None:
+    def engine_ready(self, number: int, ready: engine_messages.EngineReady) -> None:
         self.events.put_nowait(ready)
 
-    def engine_lost(self, reason: str) -> None:
+    def engine_lost(self, number: int, reason: str) -> None:
         self.events.put_nowait(reason)
 
-    def engine_cannot_start(self, reason: str) -> None:
+    def engine_cannot_start(self, number: int, reason: str) -> None:
         self.events.put_nowait(("cannot start", reason))
 
-    def engine_message_received(self, message: engine_messages.FromEngine, payload: Sequence[memoryview]) -> None:
+    def engine_message_received(
+        self, engine: int, message: engine_messages.FromEngine, payload: Sequence[memoryview]
+    ) -> None:
         if not isinstance(message, engine_messages.EngineHeartbeat):
             self.events.put_nowait((message, [bytes(frame) for frame in payload]))
 
@@ -246,10 +248,12 @@ async def test_engine_link_reports_a_fault_in_its_listener_and_ends_the_engine(c
     """The daemon must not go on with an engine of which it missed a message: jobs would have no end."""
 
     class Faulty(EventRecorder):
-        def engine_message_received(self, message: engine_messages.FromEngine, payload: Sequence[memoryview]) -> None:
+        def engine_message_received(
+            self, engine: int, message: engine_messages.FromEngine, payload: Sequence[memoryview]
+        ) -> None:
             if isinstance(message, engine_messages.JobRendered):
                 raise KeyError(message.job)
-            super().engine_message_received(message, payload)
+            super().engine_message_received(engine, message, payload)
 
     recorder, supervisor = Faulty(), Supervisor()
     link = EngineLink(EngineSettings(program=PROGRAM), recorder, supervisor)
@@ -269,8 +273,8 @@ async def test_engine_link_reports_a_fault_in_its_listener_and_ends_the_engine(c
 
 async def test_engine_link_restarts_the_engine_after_a_fault_in_hearing_of_its_end():
     class Faulty(EventRecorder):
-        def engine_lost(self, reason: str) -> None:
-            super().engine_lost(reason)
+        def engine_lost(self, number: int, reason: str) -> None:
+            super().engine_lost(number, reason)
             raise KeyError(reason)
 
     recorder = Faulty()

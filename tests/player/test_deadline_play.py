@@ -50,10 +50,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> StepClock:
     """The clock of a daemon."""
     clock, receive = StepClock(), JobScheduler.engine_message_received
 
-    def timed(scheduler: JobScheduler, message: engine_messages.FromEngine, payload: Sequence[memoryview]) -> None:
+    def timed(
+        scheduler: JobScheduler, engine: int, message: engine_messages.FromEngine, payload: Sequence[memoryview]
+    ) -> None:
         if isinstance(message, engine_messages.StepDone):
             clock.add_step(message)
-        receive(scheduler, message, payload)
+        receive(scheduler, engine, message, payload)
 
     monkeypatch.setattr(JobScheduler, "engine_message_received", timed)
     return clock

@@ -53,7 +53,10 @@ def test_embedding_join_keeps_nothing_without_an_embedding(end: str) -> None:
     if end == "deaf":
         hearings.ready(1, "", [])
     else:
-        hearings.drop_awaited()
+        job.engine = 2
+        hearings.drop_awaited(1)
+        assert store.joining(1) is job, "another engine was lost"
+        hearings.drop_awaited(2)
     hearings.ready(1, "ear", [b"0"])
     hearings.delivered(job)
     assert not kept

@@ -20,6 +20,7 @@ from tests.requests.test_resolve import resolved
 from timbred import errors
 from timbred.audio import Clip, SampleRate, Seconds
 from timbred.ipc import engine_messages
+from timbred.ipc.devices import EnginePlace
 from timbred.models import registry
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId
@@ -124,11 +125,13 @@ class ModelEngine:
     """An engine process and the link to it.
 
     `up` is what the link reports, `alive` whether the process lives. `arriving` are orders on their way to it,
-    `outgoing` its messages on their way to the daemon.
+    `outgoing` its messages on their way to the daemon. A new one is `reported` once the daemon knows of a loss.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        self.place = EnginePlace(number=number)
         self.up = self.alive = False
+        self.reported = True
         self.forget()
 
     def forget(self) -> None:
@@ -228,30 +231,36 @@ class RequestsAndLosses(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.outbox, self.engine, self.background = RecordingOutbox(), ModelEngine(), SteppedBackground()
+        self.outbox, self.background = RecordingOutbox(), SteppedBackground()
+        self.engines: list[ModelEngine] = []
         self.trials: list[asyncio.Task[None]] = []
         self.loads = self.unloads = self.submitted = 0
-        self.reported = True
         self.hooks_fail = False
         self.stopping: asyncio.Task[None] | None = None
 
-    @initialize(at_once=st.sampled_from([0, 1, 4]), up=st.booleans(), hooks_fail=st.booleans())
-    def begin(self, at_once: int, up: bool, hooks_fail: bool) -> None:
+    @initialize(
+        at_once=st.sampled_from([0, 1, 4]),
+        up=st.lists(st.booleans(), min_size=1, max_size=3),
+        hooks_fail=st.booleans(),
+    )
+    def begin(self, at_once: int, up: list[bool], hooks_fail: bool) -> None:
         self.hooks_fail = hooks_fail
+        self.engines = [ModelEngine(number) for number in range(1, len(up) + 1)]
 
         def build() -> None:
             outbox: Any = self.outbox
             finishing: Any = ModelFinishing()
             entries = registry.build(registry.pocket_folder(), {})
             self.scheduler = JobScheduler(
-                outbox, entries, finishing, lambda _: self.engine, FailingListener(self._hook), 8,
+                outbox, entries, finishing, lambda _: self.engines, FailingListener(self._hook), 8,
                 jobs_at_once=at_once, background=self.background,
             )  # fmt: skip
             self.scheduler.loads.preload("pocket")
 
         self.run(build)
-        if up:
-            self.engine_comes()
+        for engine, is_up in zip(self.engines, up, strict=True):
+            if is_up:
+                self.begin_engine(engine)
 
     def _hook(self, *_: Any) -> None:
         """Whoever listens to pieces and takes may have a fault of its own."""
@@ -333,65 +342,81 @@ class RequestsAndLosses(RuleBasedStateMachine):
         index = data.draw(st.sampled_from(range(len(self.background.pending))))
         self.run(lambda: self.background.do(index, errors.DiskFull("full") if fails else None))
 
-    # the engine
+    # the engines
 
-    @precondition(lambda self: self.engine.alive and self.engine.arriving)
-    @rule()
-    def engine_takes_order(self) -> None:
-        self.engine.take_order()
+    def drawn(self, data: st.DataObject, condition: Callable[[ModelEngine], object]) -> ModelEngine:
+        """One of the engines that are so."""
+        return data.draw(st.sampled_from([engine for engine in self.engines if condition(engine)]))
 
-    @precondition(lambda self: self.engine.alive and self.engine.up)
-    @rule()
-    def both_catch_up(self) -> None:
-        while self.engine.arriving:
-            self.engine.take_order()
-        while self.engine.up and self.engine.outgoing:
-            self.daemon_hears()
+    @precondition(lambda self: any(engine.alive and engine.arriving for engine in self.engines))
+    @rule(data=st.data())
+    def engine_takes_order(self, data: st.DataObject) -> None:
+        self.drawn(data, lambda engine: engine.alive and engine.arriving).take_order()
 
-    @precondition(lambda self: self.engine.alive and self.engine.jobs)
+    @precondition(lambda self: any(engine.alive and engine.up for engine in self.engines))
+    @rule(data=st.data())
+    def both_catch_up(self, data: st.DataObject) -> None:
+        engine = self.drawn(data, lambda engine: engine.alive and engine.up)
+        while engine.arriving:
+            engine.take_order()
+        while engine.up and engine.outgoing:
+            self.daemon_reads(engine)
+
+    @precondition(lambda self: any(engine.alive and engine.jobs for engine in self.engines))
     @rule(data=st.data(), what=st.sampled_from(SAYINGS))
     def engine_advances(self, data: st.DataObject, what: str) -> None:
-        self.engine.advance(data.draw(st.sampled_from(sorted(self.engine.jobs))), what)
+        engine = self.drawn(data, lambda engine: engine.alive and engine.jobs)
+        engine.advance(data.draw(st.sampled_from(sorted(engine.jobs))), what)
 
-    @precondition(lambda self: self.engine.up and self.engine.outgoing)
-    @rule()
-    def daemon_hears(self) -> None:
-        message, payload = self.engine.outgoing.pop(0)
+    @precondition(lambda self: any(engine.up and engine.outgoing for engine in self.engines))
+    @rule(data=st.data())
+    def daemon_hears(self, data: st.DataObject) -> None:
+        self.daemon_reads(self.drawn(data, lambda engine: engine.up and engine.outgoing))
+
+    def daemon_reads(self, engine: ModelEngine) -> None:
+        message, payload = engine.outgoing.pop(0)
 
         def act() -> None:
+            frames = [memoryview(frame) for frame in payload]
             try:
-                self.scheduler.engine_message_received(message, [memoryview(frame) for frame in payload])
+                self.scheduler.engine_message_received(engine.place.number, message, frames)
             except ValueError:  # as the link: a process that sends what can't be read is ended
-                self.engine.up = self.engine.alive = False
+                engine.up = engine.alive = False
 
         self.run(act)
 
-    @precondition(lambda self: self.engine.alive)
-    @rule()
-    def engine_dies(self) -> None:
+    @precondition(lambda self: any(engine.alive for engine in self.engines))
+    @rule(data=st.data())
+    def engine_dies(self, data: st.DataObject) -> None:
         """Messages that it has sent may still be read, until the link notices."""
-        self.engine.alive = False
+        self.drawn(data, lambda engine: engine.alive).alive = False
 
-    @precondition(lambda self: self.engine.up and not self.engine.alive)
-    @rule()
-    def link_notices(self) -> None:
-        self.engine.up = False
+    @precondition(lambda self: any(engine.up and not engine.alive for engine in self.engines))
+    @rule(data=st.data())
+    def link_notices(self, data: st.DataObject) -> None:
+        self.drawn(data, lambda engine: engine.up and not engine.alive).up = False
 
-    @precondition(lambda self: not self.engine.up)
-    @rule()
-    def loss_is_told(self) -> None:
+    @precondition(lambda self: any(not engine.up for engine in self.engines))
+    @rule(data=st.data())
+    def loss_is_told(self, data: st.DataObject) -> None:
         """Also of a process that died before it was ready."""
-        self.engine.forget()
-        self.run(lambda: self.scheduler.engine_lost("killed"))
-        self.reported = True
+        self.lose(self.drawn(data, lambda engine: not engine.up))
 
-    @precondition(lambda self: not self.engine.up and self.reported)
-    @rule()
-    def engine_comes(self) -> None:
-        self.engine.forget()
-        self.engine.up = self.engine.alive = True
-        self.reported = False
-        self.run(lambda: self.scheduler.engine_ready(READY))
+    def lose(self, engine: ModelEngine) -> None:
+        engine.forget()
+        self.run(lambda: self.scheduler.engine_lost(engine.place.number, "killed"))
+        engine.reported = True
+
+    @precondition(lambda self: any(not engine.up and engine.reported for engine in self.engines))
+    @rule(data=st.data())
+    def engine_comes(self, data: st.DataObject) -> None:
+        self.begin_engine(self.drawn(data, lambda engine: not engine.up and engine.reported))
+
+    def begin_engine(self, engine: ModelEngine) -> None:
+        engine.forget()
+        engine.up = engine.alive = True
+        engine.reported = False
+        self.run(lambda: self.scheduler.engine_ready(engine.place.number, READY))
 
     # the end
 
@@ -404,25 +429,31 @@ class RequestsAndLosses(RuleBasedStateMachine):
         self.run(act)
 
     def finish_everything(self) -> None:
-        """A healthy engine carries out all that is left."""
+        """Healthy engines carry out all that is left."""
         self.hooks_fail = False
-        for _ in range(400):
+        for _ in range(600):
             if self.background.pending:
                 self.run(lambda: self.background.do(0, None))
-            elif not self.engine.up or not self.engine.alive:
-                self.engine.up = False
-                self.loss_is_told()
-                self.engine_comes()
-            elif self.engine.outgoing:
-                self.daemon_hears()
-            elif self.engine.arriving:
-                self.engine.take_order()
-            elif self.engine.jobs:
-                job = min(self.engine.jobs)
-                self.engine.advance(job, "cancel" if job in self.engine.cancelled else "render")
-            else:
+            elif not any(self.finish_something(engine) for engine in self.engines):
                 return
         raise AssertionError("it never ends")
+
+    def finish_something(self, engine: ModelEngine) -> bool:
+        """Do one thing that an engine or its link has still to do; whether there was one."""
+        if not engine.up or not engine.alive:
+            engine.up = False
+            self.lose(engine)
+            self.begin_engine(engine)
+        elif engine.outgoing:
+            self.daemon_reads(engine)
+        elif engine.arriving:
+            engine.take_order()
+        elif engine.jobs:
+            job = min(engine.jobs)
+            engine.advance(job, "cancel" if job in engine.cancelled else "render")
+        else:
+            return False
+        return True
 
     def teardown(self) -> None:
         if not hasattr(self, "scheduler"):

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from tests.requests.test_resolve import resolved
+from tests.requests.test_scheduler import READY
 from timbred.dsp.pipeline import StreamPiece
 from timbred.ipc import engine_messages
+from timbred.ipc.devices import EnginePlace
 from timbred.models import registry
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId
@@ -40,6 +42,7 @@ class Engine:
     """Takes every order."""
 
     up = True
+    place = EnginePlace()
 
     def __init__(self) -> None:
         self.orders: list[engine_messages.ToEngine] = []
@@ -59,7 +62,8 @@ class Stage(SoundListener):
         finishing = Postprocessor(TakesFolder(folder, library), library, lambda _: "none")
         outbox: Any = self.outbox
         self.received: list[tuple[str, Any]] = []
-        self.scheduler = JobScheduler(outbox, entries, finishing, lambda _: self.engine, self)
+        self.scheduler = JobScheduler(outbox, entries, finishing, lambda _: [self.engine], self)
+        self.scheduler.engine_ready(1, READY)
         keys = {"model": "pocket", "seconds": 0.2, "to": "both", "voice": "1", **keys}
         self.scheduler.submit(CLIENT, "a", resolved(entries["pocket"].card, **keys))
         (self.job,) = self.scheduler.jobs.live()
@@ -74,7 +78,7 @@ class Stage(SoundListener):
         message = engine_messages.PieceRendered(
             job=self.job.number, rate=RATE, channels=1, first=first, frames=FRAMES, peak=0.5, last=last == FRAMES
         )
-        self.scheduler.engine_message_received(message, [memoryview(samples()[first:last].tobytes())])
+        self.scheduler.engine_message_received(1, message, [memoryview(samples()[first:last].tobytes())])
 
     def order(self) -> engine_messages.RenderOrder:
         (order,) = [one.order for one in self.engine.orders if isinstance(one, engine_messages.RenderJob)][-1:]
@@ -95,7 +99,7 @@ async def pieces_then_take(tmp_path: Path) -> None:
     stage.say(0, 1000)
     stage.say(1000, FRAMES)
     rendered = engine_messages.JobRendered(job=stage.job.number, rate=RATE, channels=1, seeds=stage.order().seeds)
-    stage.scheduler.engine_message_received(rendered, [memoryview(samples().tobytes())])
+    stage.scheduler.engine_message_received(1, rendered, [memoryview(samples().tobytes())])
     await stage.scheduler.stop(20.0)
     identity = stage.job.streamed_take_id
     assert stage.received == [(identity, (0, (1000, 1), False)), (identity, (1000, (FRAMES - 1000, 1), True))]
@@ -118,17 +122,17 @@ async def breaks_off(tmp_path: Path, how: str) -> None:
         case "cancelled":
             stage.scheduler.cancel(stage.job)
             stage.say(1000, 2000)
-            stage.scheduler.engine_message_received(engine_messages.JobCancelled(job=stage.job.number), [])
+            stage.scheduler.engine_message_received(1, engine_messages.JobCancelled(job=stage.job.number), [])
         case "failed":
             failed = engine_messages.JobFailed(code="model-error", message="no", job=stage.job.number)
-            stage.scheduler.engine_message_received(failed, [])
+            stage.scheduler.engine_message_received(1, failed, [])
         case _:
-            stage.scheduler.engine_lost("it ended")
+            stage.scheduler.engine_lost(1, "it ended")
     assert [one for one, _ in stage.received] == [first, "broken"]
     if how == "lost twice":
-        stage.scheduler.pump()
+        stage.scheduler.engine_ready(1, READY)
         stage.say(0, 1000)
-        stage.scheduler.engine_lost("it ended")
+        stage.scheduler.engine_lost(1, "it ended")
         assert [one for one, _ in stage.received][2:] == [stage.received[2][0], "broken"]
         assert stage.received[2][0] not in ("", first)
     await stage.scheduler.stop(0.1)

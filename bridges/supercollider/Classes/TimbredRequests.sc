@@ -29,6 +29,10 @@
 		^this.default.loras(action)
 	}
 
+	*engines { |action|
+		^this.default.engines(action)
+	}
+
 	*load { |model, action|
 		^this.default.load(model, action)
 	}
@@ -91,6 +95,10 @@
 
 	loras { |action|
 		^this.ask(\loras, [], (), action)
+	}
+
+	engines { |action|
+		^this.ask(\engines, [], (), action)
 	}
 
 	load { |model, action|

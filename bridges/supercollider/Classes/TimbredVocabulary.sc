@@ -13,6 +13,7 @@ TimbredVocabulary {
 			status: [],
 			models: [],
 			loras: [],
+			engines: [],
 			load: [],
 			unload: [],
 			takes: ['search', 'like', 'limit'],
@@ -100,7 +101,7 @@ TimbredVocabulary {
 		)
 	}
 
-	*events { ^['queued', 'started', 'warning', 'progress', 'preview', 'take', 'buffered', 'done', 'cancelled', 'fail', 'playing', 'ended', 'flowing', 'welcome', 'status.reply', 'model', 'lora', 'loaded', 'unloaded', 'settings', 'synced', 'pong'] }
+	*events { ^['queued', 'started', 'warning', 'progress', 'preview', 'take', 'buffered', 'done', 'cancelled', 'fail', 'playing', 'ended', 'flowing', 'welcome', 'status.reply', 'model', 'lora', 'engine', 'loaded', 'unloaded', 'settings', 'synced', 'pong'] }
 
 	*codes { ^['bad-request', 'unknown-model', 'missing-weights', 'busy', 'out-of-memory', 'model-error', 'forbidden-path', 'bad-audio', 'disk-full', 'no-audio-device', 'worker-lost', 'shutting-down', 'access-denied', 'internal'] }
 }

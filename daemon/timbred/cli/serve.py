@@ -130,7 +130,7 @@ async def own_daemon(config: Config) -> AsyncGenerator[OwnDaemon]:
         "http.port": 0,
         "discovery.announce": False,
     }
-    daemon = Daemon(replace(config, values={**config.values, **own, "models.preload": False}))
+    daemon = Daemon(replace(config, values={**config.values, **own, "models.preload": False}), single_engine=True)
     await daemon.start()
     try:
         yield OwnDaemon(daemon.transports.client())

@@ -361,6 +361,10 @@ class AsyncRequests(ABC):
         """Lists the LoRAs."""
         return await self._one(self.request("loras"))
 
+    async def engines(self) -> list[m.Engine]:
+        """Lists the engines."""
+        return await self._list(self.request("engines"))
+
     async def load(self, model: str) -> m.Loaded:
         """Loads a model."""
         return await self._one(self.request("load", model=model))
@@ -447,6 +451,10 @@ class PlainRequests(ABC):
     def loras(self) -> m.Lora | None:
         """Lists the LoRAs."""
         return self._run(self.timbred.loras())
+
+    def engines(self) -> list[m.Engine]:
+        """Lists the engines."""
+        return self._run(self.timbred.engines())
 
     def load(self, model: str) -> m.Loaded:
         """Loads a model."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from timbred.ipc import engine_messages
+from timbred.ipc.devices import EnginePlace
 from timbred.ipc.isolation import torch_command
 from timbred.ipc.supervisor import ProcessSpec, ProcessView, SparePolicy, SupervisedProcess
 from timbred.task_supervision import Supervisor
@@ -38,39 +39,28 @@ ENGINE_ENVIRONMENT = {
 }
 
 
-@dataclass(frozen=True)
-class EnginePlace:
-    """Where one engine runs.
-
-    Attributes:
-        number: Its number among the daemon's engines, from 1.
-        device: Its device, as in the setting `device`: `auto`, `cpu`, `cuda:0`, `mps`.
-        address: Address of the Ray cluster that it runs on, as `ray://HOST:PORT`; empty on this machine.
-        index: Its index among the engines at the same address, from 0.
-    """
-
-    number: int = 1
-    device: str = "auto"
-    address: str = ""
-    index: int = 0
+ANY_PLACE = EnginePlace()
+"""The place of a single engine, which chooses its device itself."""
 
 
 class EngineObserver(Protocol):
-    """Receives the engine's state changes and messages, on the event loop."""
+    """Receives the state changes and messages of the engine with a number, on the event loop."""
 
-    def engine_ready(self, ready: engine_messages.EngineReady) -> None:
+    def engine_ready(self, number: int, ready: engine_messages.EngineReady) -> None:
         """Handle a process that accepts orders."""
         ...
 
-    def engine_lost(self, reason: str) -> None:
+    def engine_lost(self, number: int, reason: str) -> None:
         """Handle the loss of the process with its state, by exit or timeout; it is restarted automatically."""
         ...
 
-    def engine_cannot_start(self, reason: str) -> None:
+    def engine_cannot_start(self, number: int, reason: str) -> None:
         """Handle a failed start; called after each attempt, which is repeated automatically."""
         ...
 
-    def engine_message_received(self, message: engine_messages.FromEngine, payload: Sequence[memoryview]) -> None:
+    def engine_message_received(
+        self, engine: int, message: engine_messages.FromEngine, payload: Sequence[memoryview]
+    ) -> None:
         """Handle a message of the engine and the payload frames that follow it."""
         ...
 
@@ -117,6 +107,8 @@ class EngineLink:
         observer: Receives state changes and messages.
         supervisor: Runs background tasks.
         is_idle: Tells if the engine has no work; a spare process is started only then.
+        place: Where the engine runs; its number is in messages to the observer.
+        name: Name of the process in messages to the performer.
     """
 
     def __init__(
@@ -125,10 +117,14 @@ class EngineLink:
         observer: EngineObserver,
         supervisor: Supervisor | None = None,
         is_idle: Callable[[], bool] = lambda: True,
+        place: EnginePlace = ANY_PLACE,
+        name: str = "engine",
     ) -> None:
         self.observer = observer
+        self.place = place
+        self._number = place.number
         spec = ProcessSpec(
-            name="engine",
+            name=name,
             command=settings.command,
             ready_type=engine_messages.EngineReady,
             refusal_type=engine_messages.EngineCannotStart,
@@ -168,16 +164,17 @@ class EngineLink:
 
     def child_ready(self, ready: engine_messages.EngineReady) -> None:
         """See `ProcessObserver`."""
-        log.info("engine ready on %s (%s, %s), pid %d", ready.device, ready.device_name, ready.precision, ready.pid)
-        self.observer.engine_ready(ready)
+        device = f"{ready.device} ({ready.device_name}, {ready.precision})"
+        log.info("%s ready on %s, pid %d", self._child.spec.name, device, ready.pid)
+        self.observer.engine_ready(self._number, ready)
 
     def child_lost(self, reason: str) -> None:
         """See `ProcessObserver`."""
-        self.observer.engine_lost(reason)
+        self.observer.engine_lost(self._number, reason)
 
     def child_cannot_start(self, reason: str) -> None:
         """See `ProcessObserver`."""
-        self.observer.engine_cannot_start(reason)
+        self.observer.engine_cannot_start(self._number, reason)
 
     def child_message_received(self, message: engine_messages.FromEngine, payload: Sequence[memoryview]) -> None:
         """See `ProcessObserver`."""
@@ -185,4 +182,4 @@ class EngineLink:
             self._child.record_success()
         elif isinstance(message, engine_messages.ModelLoaded):
             self._child.allow_spare()
-        self.observer.engine_message_received(message, payload)
+        self.observer.engine_message_received(self._number, message, payload)

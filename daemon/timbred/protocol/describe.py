@@ -313,7 +313,7 @@ or, in JSON, `{{"type": "queued", "id": "a1", "position": 0, "eta_s": 0.9}}` and
   double quotes; any other `@` is part of the text.
 - **Address patterns** of OSC 1.0 (`?`, `*`, `[a-c]`, `[!a-c]`, `{{ping,status}}`) match every address, settings
   included, at most {expanded} in one packet. Requests with an id can't be addressed by a pattern.
-- `ping`, `status` and `models` have no arguments; over OSC, any arguments are ignored.
+- `ping`, `status`, `models` and `engines` have no arguments; over OSC, any arguments are ignored.
 - **Flow control**: requests of all connections are processed in turn. A TCP connection or WebSocket that doesn't read
   its answers isn't read from until it has read them, and is closed after 60 s, or when 4 MB of events are queued for
   it. At most 1,000 events are queued for a ZeroMQ client, and further events are lost; datagrams that arrive faster

@@ -71,6 +71,10 @@ class Loras(Request, frozen=True, kw_only=True):
     """Lists the LoRAs."""
 
 
+class Engines(Request, frozen=True, kw_only=True):
+    """Lists the engines."""
+
+
 class Load(Request, frozen=True, kw_only=True):
     """Loads a model."""
 
@@ -200,12 +204,13 @@ class Queued(Event, frozen=True, kw_only=True):
 
 
 class Started(Event, frozen=True, kw_only=True):
-    """The engine has started the request."""
+    """An engine has started the request."""
 
-    json_only = ("texts",)
+    json_only = ("engine", "texts")
 
     id: Id
     model: str
+    engine: Annotated[int, Meta(description="number of the engine")] = 1
     texts: HeardTexts | None = None
 
 
@@ -371,8 +376,10 @@ class StatusReply(Event, frozen=True, kw_only=True):
     uptime_s: float
     late: Annotated[int, Meta(description="number of blocks that the audio driver requested late, for any reason")] = 0
     lead: Annotated[float, Meta(description="milliseconds that audio is mixed ahead; raised after underruns")] = 0.0
-    engine: Annotated[ProcessState, Meta(description="state of the engine process")] = "starting"
-    engine_trouble: Annotated[str, Meta(description="why the engine can't be started; empty if it can")] = ""
+    engine: Annotated[
+        ProcessState, Meta(description="state of the engines: `up` if any is, `failed` if none can be started")
+    ] = "starting"
+    engine_trouble: Annotated[str, Meta(description="why no engine can be started; empty if one can")] = ""
     player: Annotated[ProcessState, Meta(description="state of the player process")] = "starting"
     player_trouble: Annotated[str, Meta(description="why the player can't be started; empty if it can")] = ""
     faults: Annotated[
@@ -386,7 +393,7 @@ class StatusReply(Event, frozen=True, kw_only=True):
 class Model(Event, frozen=True, kw_only=True):
     """A model and its defaults."""
 
-    json_only = ("title", "selling", "default_seconds", "steps", "guidance", "scheduler", "ranks", "knows")
+    json_only = ("title", "selling", "default_seconds", "steps", "guidance", "scheduler", "ranks", "knows", "engines")
 
     name: str
     state: Annotated[Literal["resident", "loading", "available", "missing"], Meta(description="state of its weights")]
@@ -403,6 +410,7 @@ class Model(Event, frozen=True, kw_only=True):
     scheduler: Annotated[str, Meta(description="default scheduler")] = ""
     ranks: Annotated[bool, Meta(description="1: its takes can be ranked by similarity to the prompt")] = False
     knows: Annotated[str, Meta(description="words in its training prompts, separated by commas; empty: any")] = ""
+    engines: Annotated[str, Meta(description="numbers of the engines that have it in memory, separated by commas")] = ""
 
 
 class Lora(Event, frozen=True, kw_only=True):
@@ -419,6 +427,23 @@ class Lora(Event, frozen=True, kw_only=True):
         Meta(description="`missing`: its model isn't installed; `invalid`: it can't be used"),
     ]
     remark: Annotated[str, Meta(description="why it can't be used; empty if it can")] = ""
+
+
+class Engine(Event, frozen=True, kw_only=True):
+    """An engine: where it runs, what it has in its memory and how many requests it renders."""
+
+    json_only = ("name", "trouble")
+
+    number: Annotated[int, Meta(description="number of the engine, from 1")]
+    where: Annotated[str, Meta(description="`local`, or the address of its Ray cluster and the machine")]
+    device: Annotated[str, Meta(description="its device, such as `cuda:0`")]
+    state: Annotated[ProcessState, Meta(description="state of its process")]
+    models: Annotated[str, Meta(description="models in its memory, separated by commas")]
+    memory_used: Annotated[float, Meta(description="MB")]
+    memory_total: Annotated[float, Meta(description="MB")]
+    jobs: Annotated[int, Meta(description="number of requests that it renders")]
+    name: Annotated[str, Meta(description="name and precision of its device")] = ""
+    trouble: Annotated[str, Meta(description="why it can't be started; empty if it can")] = ""
 
 
 class Loaded(Event, frozen=True, kw_only=True):

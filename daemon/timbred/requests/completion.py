@@ -103,8 +103,8 @@ class BackgroundTasks:
 
 
 def started_event(job: Job) -> m.Started:
-    """Return `started`: the engine renders the job."""
-    return m.Started(id=job.id, model=job.parameters.model, texts=job.texts or None)
+    """Return `started`: an engine renders the job."""
+    return m.Started(id=job.id, model=job.parameters.model, engine=job.engine or 1, texts=job.texts or None)
 
 
 def text_warning(job: Job, text: engine_messages.TextRead) -> m.Warned:
@@ -168,13 +168,16 @@ def past_events(job: Job) -> Iterator[tuple[m.Event, Clip | None]]:
         yield job.terminal, None
 
 
-def raw_takes(message: engine_messages.JobRendered, payload: Sequence[memoryview], take_id: str) -> list[RawTake]:
+def raw_takes(
+    message: engine_messages.JobRendered, payload: Sequence[memoryview], take_id: str, device: str = ""
+) -> list[RawTake]:
     """Return the rendered takes in the order of their indices: best first where they were ranked.
 
     Args:
         message: The engine's message.
         payload: Samples of each take, float32 little-endian.
         take_id: Take id that a single take has already; empty for none.
+        device: Description of the device that rendered them.
 
     Raises:
         ValueError: The samples don't fit the message.
@@ -184,7 +187,7 @@ def raw_takes(message: engine_messages.JobRendered, payload: Sequence[memoryview
         score = message.scores[index] if message.scores else None
         looped = bool(message.looped) and message.looped[index]
         samples = _samples(frame, message.channels)
-        takes.append(RawTake(index, samples, message.rate, seed, score, take_id, looped, message.first, index))
+        takes.append(RawTake(index, samples, message.rate, seed, score, take_id, looped, message.first, index, device))
     return takes
 
 
@@ -381,7 +384,7 @@ class TakeDelivery:
     def deliver(self, job: Job, message: engine_messages.JobRendered, payload: Sequence[memoryview]) -> None:
         """Start to make the takes of a rendered job; fail it if the samples can't be read."""
         try:
-            raw = raw_takes(message, payload, job.streamed_take_id)
+            raw = raw_takes(message, payload, job.streamed_take_id, job.device)
         except ValueError as error:
             self._terminal_events.failed_if_live(job, error)
             return

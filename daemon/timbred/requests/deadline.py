@@ -7,7 +7,7 @@ import math
 import re
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
@@ -214,6 +214,13 @@ OVERHEAD_STEPS = 5.0
 """Steps that everything but the steps (text encoders, decoder) is assumed to take while it hasn't been timed."""
 
 
+ASSUMED_LOAD_S = 1.0
+"""Seconds of a load of no bytes, while none of the model has been timed."""
+
+ASSUMED_LOAD_BYTES_PER_S = 500e6
+"""Speed of a load, while none of the model has been timed: that of a usual disk."""
+
+
 def sound_in(parameters: Parameters) -> float:
     """Return the total seconds of sound of all takes."""
     return parameters.rendered_seconds * len(parameters.seeds)
@@ -224,52 +231,73 @@ def passes_in(parameters: Parameters) -> float:
     return sound_in(parameters) * (2 if parameters.guidance > 1 else 1)
 
 
+Measurements = dict[str, dict[str, deque[float]]]
+"""Latest measurements by model, and by kind of device."""
+
+
 @dataclass
 class EtaEstimates:
-    """Measured pace of each model: seconds for each second of sound, in a step and in everything else (overhead)."""
+    """Measured pace of each model on each kind of device; engines of one kind share their measurements.
 
-    _steps: dict[str, deque[float]] = field(default_factory=dict[str, deque[float]])
-    _overheads: dict[str, deque[float]] = field(default_factory=dict[str, deque[float]])
+    Renderings are measured in seconds for each second of sound, in a step and in everything else (overhead); loads in
+    seconds. On a kind of device on which a model wasn't timed yet, or without a kind, the slowest other one counts.
+    """
 
-    def add(self, parameters: Parameters, step: float | None, overhead: float | None) -> None:
+    _steps: Measurements = field(default_factory=Measurements)
+    _overheads: Measurements = field(default_factory=Measurements)
+    _loads: Measurements = field(default_factory=Measurements)
+
+    def add(self, parameters: Parameters, step: float | None, overhead: float | None, kind: str = "") -> None:
         """Add a rendering: seconds for each step and for everything else; None where that wasn't measured."""
         if step is not None:
-            _append(self._steps, parameters.model, step / passes_in(parameters))
+            _append(self._steps, parameters.model, kind, step / passes_in(parameters))
         if overhead is not None:
-            _append(self._overheads, parameters.model, overhead / sound_in(parameters))
+            _append(self._overheads, parameters.model, kind, overhead / sound_in(parameters))
+
+    def add_load(self, model: str, kind: str, seconds: float) -> None:
+        """Add the duration of a load."""
+        _append(self._loads, model, kind, seconds)
 
     def knows(self, model: str) -> bool:
         """Tell if a step of this model has been timed."""
         return model in self._steps
 
     def is_sure(self, model: str) -> bool:
-        """Tell if a model has been timed often enough to rely on."""
-        return min(len(self._steps.get(model, ())), len(self._overheads.get(model, ()))) >= MIN_MEASUREMENTS
+        """Tell if a model has been timed often enough on some kind of device to rely on."""
+        overheads = self._overheads.get(model, {})
+        steps = self._steps.get(model, {})
+        counts = (min(len(steps[kind]), len(overheads.get(kind, ()))) for kind in steps)
+        return max(counts, default=0) >= MIN_MEASUREMENTS
 
-    def of_step(self, parameters: Parameters) -> float:
+    def of_step(self, parameters: Parameters, kind: str = "") -> float:
         """Return the expected seconds of a step; 0 while none was timed."""
-        return _typical(self._steps.get(parameters.model)) * passes_in(parameters)
+        return _typical(self._steps.get(parameters.model), kind) * passes_in(parameters)
 
-    def of_overhead(self, parameters: Parameters) -> float:
+    def of_overhead(self, parameters: Parameters, kind: str = "") -> float:
         """Return the expected seconds of everything but the steps."""
         if parameters.model not in self._overheads:
-            return OVERHEAD_STEPS * self.of_step(parameters)
-        return _typical(self._overheads[parameters.model]) * sound_in(parameters)
+            return OVERHEAD_STEPS * self.of_step(parameters, kind)
+        return _typical(self._overheads[parameters.model], kind) * sound_in(parameters)
 
-    def expected(self, parameters: Parameters) -> float:
+    def expected(self, parameters: Parameters, kind: str = "") -> float:
         """Return the expected seconds of a job; 0 while its model hasn't been timed."""
-        return self.of_overhead(parameters) + self.of_step(parameters) * parameters.steps
+        return self.of_overhead(parameters, kind) + self.of_step(parameters, kind) * parameters.steps
+
+    def of_load(self, model: str, kind: str, size: int = 0) -> float:
+        """Return the expected seconds of loading a model of this many bytes (0: unknown), measured or assumed."""
+        return _typical(self._loads.get(model), kind) or ASSUMED_LOAD_S + size / ASSUMED_LOAD_BYTES_PER_S
 
 
-def _append(by_model: dict[str, deque[float]], model: str, seconds: float) -> None:
-    by_model.setdefault(model, deque(maxlen=MAX_MEASUREMENTS)).append(seconds)
+def _append(table: Measurements, model: str, kind: str, seconds: float) -> None:
+    table.setdefault(model, {}).setdefault(kind, deque(maxlen=MAX_MEASUREMENTS)).append(seconds)
 
 
-def _typical(measurements: deque[float] | None) -> float:
-    """Return the median, or the least of a few: a model's first renderings are its slowest."""
-    if not measurements:
+def _typical(by_kind: Mapping[str, deque[float]] | None, kind: str) -> float:
+    """Return the median, or the least of a few: a model's first renderings are its slowest; 0 without any."""
+    if not by_kind:
         return 0.0
-    return median(measurements) if len(measurements) >= MIN_MEASUREMENTS else min(measurements)
+    chosen = [by_kind[kind]] if kind in by_kind else by_kind.values()
+    return max(median(latest) if len(latest) >= MIN_MEASUREMENTS else min(latest) for latest in chosen)
 
 
 LATEST_STEPS = 4
@@ -285,11 +313,13 @@ class JobTimer:
     Attributes:
         parameters: What is rendered.
         loading: True if it waits or waited for its model.
+        kind: Kind of the engine's device.
     """
 
     parameters: Parameters
     clock: Callable[[], float] = time.monotonic
     loading: bool = False
+    kind: str = ""
     _first: float | None = None
     _last: float = 0.0
     _steps: int = 0
@@ -319,4 +349,5 @@ class JobTimer:
             return
         step = (self._last - self._first) / (self._steps - 1) if self._steps > 1 else None
         before = max(0.0, self._first - self._began - (step or 0.0))
-        estimates.add(self.parameters, step, None if self.loading else before + self.clock() - self._last)
+        overhead = None if self.loading else before + self.clock() - self._last
+        estimates.add(self.parameters, step, overhead, self.kind)

@@ -15,7 +15,6 @@ from timbred.requests.deadline import (
     DeadlineClock,
     DeadlineRequest,
     DeadlineTooSoon,
-    StepPace,
     fewest_steps,
     read_by,
     steps_by,
@@ -42,7 +41,7 @@ class DeadlineHandlers:
     def is_timed(self, parameters: Parameters) -> bool:
         """Return whether the duration of such a rendering is known; if not, `time` measures it."""
         name = parameters.model
-        return self.scheduler.estimates.knows(name) and self.scheduler.residency.is_resident(name)
+        return self.scheduler.estimates.knows(name) and self.scheduler.engines.is_resident(name)
 
     async def time(self, parameters: Parameters) -> None:
         """Time such a rendering; the first one after a load is slow, so it is timed again.
@@ -50,7 +49,7 @@ class DeadlineHandlers:
         Raises:
             TimbredError: The engine can't render it.
         """
-        cold = not self.scheduler.residency.is_resident(parameters.model)
+        cold = not self.scheduler.engines.is_resident(parameters.model)
         await self.scheduler.calibration.measure(parameters)
         if cold:
             await self.scheduler.calibration.measure(parameters)
@@ -89,11 +88,7 @@ class DeadlineHandlers:
         clock = self._clock_for(deadline)
         left = replace(deadline, spent=self.scheduler.clock() - received_at)
         priority = request.priority or "live"
-        pace = StepPace(
-            wait=self.scheduler.expected_wait(priority),
-            overhead=self.scheduler.estimates.of_overhead(parameters),
-            step=self.scheduler.estimates.of_step(parameters),
-        )
+        pace = self.scheduler.pace(parameters, priority)
         lowest, _ = STEPS.get(parameters.scheduler, (1, 1000))
         fewest = fewest_steps(card.steps, lowest, request.steps)
         steps = steps_by(left, pace, fewest, parameters.steps, clock)

@@ -5,7 +5,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -207,6 +207,7 @@ class RequestHandlers:
             m.Status: self._status,
             m.Models: self._models,
             m.Loras: self.loras.list,
+            m.Engines: self._engines,
             m.Load: self._load,
             m.Unload: self._unload,
             m.Takes: self._takes,
@@ -312,7 +313,7 @@ class RequestHandlers:
                 f"rank: there is no CLAP to compare sounds of {entry.card.name} with words; leave it out, or {ADD_CLAP}"
             )
         parameters = resolve_request(request)
-        if not self.scheduler.residency.is_resident(entry.card.name):
+        if not self.scheduler.engines.is_resident(entry.card.name):
             entry.checkpoint()
         files = replace(files, embeddings=find_embeddings(request, parameters, entry, self.allowed))
         submit = partial(self.scheduler.submit, client, request.id, files=files, request=original)
@@ -389,7 +390,8 @@ class RequestHandlers:
         self.scheduler.cancel(job)
 
     def _status(self, client: ClientId, request: m.Status) -> None:
-        residents = self.scheduler.residency
+        engines = self.scheduler.engines
+        used, total = engines.memory
         queued = len(self.scheduler.jobs.waiting())
         running = sum(1 for _ in self.scheduler.jobs.live()) - queued
         self.outbox.send(
@@ -397,17 +399,17 @@ class RequestHandlers:
             m.StatusReply(
                 jobs_queued=queued,
                 jobs_running=running,
-                models_resident=len(residents.sizes),
-                device_memory_used=megabytes(residents.memory_used),
-                device_memory_total=megabytes(residents.memory_total),
+                models_resident=len(engines.residents()),
+                device_memory_used=megabytes(used),
+                device_memory_total=megabytes(total),
                 voices_playing=self.player.voices_playing,
                 sample_rate=self.player.rate or self.settings.session.rate,
                 underruns=self.player.underruns,
                 uptime_s=time.monotonic() - self.began,
                 late=self.player.late,
                 lead=self.player.lead * 1000,
-                engine=self.scheduler.commands.state,
-                engine_trouble=self.scheduler.commands.trouble,
+                engine=engines.state,
+                engine_trouble=engines.trouble,
                 player=self.player.process.state,
                 player_trouble=self.player.process.trouble,
                 faults="; ".join(map(str, self.supervisor.faults)),
@@ -421,17 +423,28 @@ class RequestHandlers:
             listing = self._listing_models = asyncio.create_task(self._described())
         self.outbox.send_list(client, "models", await asyncio.shield(listing), None)
 
+    def _engines(self, client: ClientId, request: m.Engines) -> None:
+        self.outbox.send_list(client, "engines", self.scheduler.engines.describe(), None)
+
     async def _described(self) -> list[m.Model]:
         entries = list(self.registry.entries.values())
-        return await asyncio.to_thread(lambda: [self.describe(entry) for entry in entries])
+        residents = self.scheduler.engines.residents()
+        return await asyncio.to_thread(
+            lambda: [self._describe(entry, residents.get(entry.card.name, {})) for entry in entries]
+        )
 
-    def describe(self, entry: Entry) -> m.Model:
-        """Describe a model as `models` lists it; reads its folder."""
-        residents, name = self.scheduler.residency, entry.card.name
-        size = residents.sizes.get(name, 0)
-        if name in residents.sizes:
+    def _describe(self, entry: Entry, holders: Mapping[int, int]) -> m.Model:
+        """Describe a model as `models` lists it; reads its folder in a thread.
+
+        Args:
+            entry: The model.
+            holders: Its size in bytes by number of the engine that has it in memory.
+        """
+        name = entry.card.name
+        size = sum(holders.values())
+        if holders:
             state = "resident"
-        elif residents.is_loading(name):
+        elif self.scheduler.loads.is_loading(name):
             state = "loading"
         else:
             try:
@@ -455,6 +468,7 @@ class RequestHandlers:
             scheduler=entry.card.scheduler,
             ranks=self.scheduler.can_rank(entry.card),
             knows=", ".join((*entry.card.kinds, *entry.card.words)),
+            engines=", ".join(map(str, holders)),
         )
 
     def _load(self, client: ClientId, request: m.Load) -> None:
@@ -482,7 +496,7 @@ class RequestHandlers:
     def _flow(self, client: ClientId, request: m.Flow) -> Coroutine[Any, Any, None] | None:
         entry = self.registry[request.model or str(self.settings["models.default"])]
         files = self.files.find(request)
-        if not self.scheduler.residency.is_resident(entry.card.name):
+        if not self.scheduler.engines.is_resident(entry.card.name):
             entry.checkpoint()
         head = read_header(files.init) if files.init else None
         if head is not None and head.channels > 2 and repaints(request):

@@ -1,7 +1,7 @@
 """The record of a job, its states, and the store of all jobs.
 
-`JobStore` owns the records. The waiting jobs and those that the engine holds are views of it: a job waits because its
-state is `QUEUED`, and the engine holds it because its state is `RENDERING`.
+`JobStore` owns the records. The waiting jobs and those that an engine holds are views of it: a job waits because its
+state is `QUEUED`, and the engine of its number `engine` holds it because its state is `RENDERING`.
 """
 
 import asyncio
@@ -85,7 +85,12 @@ class Job:
         client: The client that sent the request.
         id: The client's id of the request.
         parameters: Parameters that the engine renders.
+        batch_key: Jobs of equal keys can share a batch in an engine.
         state: Changed by `move` only.
+        engine: Number of the engine that holds it, or held it last; 0 before the first.
+        device: Description of that engine's device, for the recipe.
+        expected_end: Moment at which its rendering should be done.
+        overtaken: Later jobs that were given to an engine before it.
         attempts: Times that the job was given to an engine.
         rendering_since: Moment at which the engine first got the job in its current attempt.
         started_sent: True if `started` was sent.
@@ -115,7 +120,12 @@ class Job:
     client: ClientId
     id: Id
     parameters: Parameters
+    batch_key: object = None
     state: State = State.QUEUED
+    engine: int = 0
+    device: str = ""
+    expected_end: float = 0.0
+    overtaken: int = 0
     attempts: int = 0
     rendering_since: float = 0.0
     started_sent: bool = False
@@ -230,15 +240,15 @@ class JobStore:
         queued = (job for job in self._live.values() if job.state is State.QUEUED)
         return sorted((job for job in queued if job.ready or not ready_only), key=_place)
 
-    def running(self) -> list[Job]:
-        """Return the jobs that the engine holds, in the order in which it got them."""
-        held = (job for job in self._live.values() if job.state is State.RENDERING)
+    def running(self, engine: int = 0) -> list[Job]:
+        """Return the jobs that an engine holds, or all engines with 0, in the order in which they got them."""
+        held = (job for job in self._live.values() if job.state is State.RENDERING and engine in (0, job.engine))
         return sorted(held, key=attrgetter("rendering_since"))
 
-    def rendering(self, number: int) -> Job | None:
-        """Return the job with this number if the engine holds it."""
+    def rendering(self, number: int, engine: int) -> Job | None:
+        """Return the job with this number if this engine holds it."""
         job = self._live.get(number)
-        return job if job is not None and job.state is State.RENDERING else None
+        return job if job is not None and job.state is State.RENDERING and job.engine == engine else None
 
     def joining(self, number: int) -> Job | None:
         """Return the job with this number, live or ended, if its embeddings are awaited."""

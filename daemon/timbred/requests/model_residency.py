@@ -1,262 +1,21 @@
-"""Resident models, the requests that change them, the renderings that time them, and commands to the engine process."""
+"""Requests that change which models are resident, and the renderings that time models."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Literal, Protocol
-
-from msgspec import structs
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 from timbred import errors
-from timbred.errors import ShuttingDown, TimbredError, WorkerLost
-from timbred.ipc import engine_messages
-from timbred.models.clap import CLAP_NAME
 from timbred.models.registry import Registry
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId, Outbox
 from timbred.requests.deadline import EtaEstimates, JobTimer
+from timbred.requests.engines import EngineGroup, EngineRecord
 from timbred.requests.job import RANK, JobStore
 from timbred.requests.key_checks import STEPS
-from timbred.requests.resolve import NO_SAMPLES, GivenSamples, Parameters
-
-
-class EngineConnection(Protocol):
-    """The part of `timbred.ipc.engine_client.EngineLink` that is used here."""
-
-    @property
-    def up(self) -> bool:
-        """True if an engine takes commands."""
-        ...
-
-    def send(self, message: engine_messages.ToEngine) -> bool:
-        """Send a message; return whether an engine took it."""
-        ...
-
-
-class EngineCommands:
-    """Sends commands to the engine.
-
-    None is lost without an engine: a new engine gets those that still apply, and the jobs.
-
-    Args:
-        registry: The models.
-        engine: The connection to the engine.
-    """
-
-    def __init__(self, registry: Registry, engine: EngineConnection) -> None:
-        self.trouble = ""
-        """Reason why no engine can be started; empty while one is up or may still start."""
-        self.engine = engine
-        self._registry = registry
-        self._set_yield = engine_messages.SetYield(frame_rate=0.0)
-
-    @property
-    def state(self) -> Literal["starting", "up", "failed"]:
-        """State of the engine as in `status`."""
-        if self.engine.up:
-            return "up"
-        return "failed" if self.trouble else "starting"
-
-    def check_engine(self) -> None:
-        """Check that an engine is up or may start.
-
-        Raises:
-            WorkerLost: No engine can be started; says why.
-        """
-        if self.trouble:
-            raise errors.WorkerLost(f"the engine can't be started: {self.trouble} (timbred retries automatically)")
-
-    def set_yield(self, frame_rate: float) -> None:
-        """Have the engine pause after each step for a render loop of `frame_rate` frames a second; 0 for never."""
-        self._set_yield = engine_messages.SetYield(frame_rate=frame_rate)
-        self.engine.send(self._set_yield)
-
-    def repeat_yield(self) -> None:
-        """Send the last `set_yield` to a new engine."""
-        self.engine.send(self._set_yield)
-
-    def render(
-        self,
-        number: int,
-        parameters: Parameters,
-        rank: int,
-        time_left_s: float | None,
-        samples: GivenSamples = NO_SAMPLES,
-        tensors: tuple[engine_messages.GivenTensor, ...] = (),
-    ) -> None:
-        """Render a sound.
-
-        Args:
-            number: Number of the job or trial.
-            parameters: What to render.
-            rank: A lower rank runs first.
-            time_left_s: Seconds until the deadline; None without one.
-            samples: Given sounds.
-            tensors: Tensors from a file of embeddings.
-        """
-        source, clap = self.source_of(parameters.model), self._registry.clap
-        order = structs.replace(parameters.order(samples), tensors=tensors)
-        installed = None
-        if clap is not None and clap.is_installed:
-            installed = engine_messages.ModelSource(name=CLAP_NAME, folder=str(clap.folder))
-        self.engine.send(
-            engine_messages.RenderJob(
-                job=number, model=source, order=order, rank=rank, within=time_left_s, clap=installed
-            )
-        )
-
-    def cancel(self, number: int) -> None:
-        """Stop a rendering at its next step."""
-        self.engine.send(engine_messages.CancelJob(job=number))
-
-    def load(self, source: engine_messages.ModelSource) -> None:
-        """Load a model into memory."""
-        self.engine.send(engine_messages.LoadModel(model=source))
-
-    def unload(self, name: str) -> None:
-        """Free a model's memory."""
-        self.engine.send(engine_messages.UnloadModel(name=name))
-
-    def source_of(self, name: str) -> engine_messages.ModelSource:
-        """Return a model's name and folder."""
-        return engine_messages.ModelSource(name=name, folder=str(self._registry[name].folder))
-
+from timbred.requests.resolve import Parameters
 
 log = logging.getLogger(__name__)
-
-
-class ModelResidency:
-    """State of the engine's memory as last reported, and the `load` and `unload` requests that wait for it."""
-
-    def __init__(self, outbox: Outbox) -> None:
-        self.outbox = outbox
-        self.ready: engine_messages.EngineReady | None = None
-        self.memory_used = 0
-        self.memory_total = 0
-        self.sizes: dict[str, int] = {}
-        self._clap_lenders: set[str] = set()
-        self._loading: dict[str, tuple[engine_messages.ModelSource, list[ClientId]]] = {}
-        self._unloading: dict[str, list[ClientId]] = {}
-        self._preload: engine_messages.ModelSource | None = None
-
-    def is_resident(self, name: str) -> bool:
-        """Return whether a model is in memory and isn't being unloaded."""
-        return name in self.sizes and name not in self._unloading
-
-    def is_loading(self, name: str) -> bool:
-        """Return whether a model is being loaded, or is to be once there is an engine."""
-        return name in self._loading
-
-    @property
-    def lends_clap(self) -> bool:
-        """True if the CLAP of a resident model compares the takes of other models too."""
-        return not self._clap_lenders.isdisjoint(self.sizes)
-
-    @property
-    def is_loading_any(self) -> bool:
-        """True if any model is being loaded."""
-        return bool(self._loading)
-
-    def requested(self) -> Iterable[engine_messages.ModelSource]:
-        """Return the models that a new engine is to load, the preloaded one first."""
-        preload = [self._preload] if self._preload else []
-        named = {source.name for source in preload}
-        return [*preload, *(source for source, _ in self._loading.values() if source.name not in named)]
-
-    def preload(self, source: engine_messages.ModelSource) -> None:
-        """Load a model whenever an engine starts."""
-        self._preload = source
-        self._loading.setdefault(source.name, (source, []))
-
-    def request_load(self, client: ClientId, source: engine_messages.ModelSource) -> bool:
-        """Add a client's `load`; return True if the engine must get a message."""
-        if self.is_resident(source.name):
-            self.outbox.send(client, m.Loaded(model=source.name))
-            return False
-        new = source.name not in self._loading
-        self._loading.setdefault(source.name, (source, []))[1].append(client)
-        return new
-
-    def request_unload(self, client: ClientId, name: str) -> bool:
-        """Add a client's `unload`; return True if the engine must get a message. Without an engine none is loading."""
-        if name not in self.sizes and (self.ready is None or not self.is_loading(name)):
-            self.outbox.send(client, m.Unloaded(model=name))
-            return False
-        new = name not in self._unloading or self.is_loading(name)
-        self._unloading.setdefault(name, []).append(client)
-        return new
-
-    def engine_ready(self, ready: engine_messages.EngineReady) -> None:
-        """Store the device of a new engine."""
-        self.ready = ready
-
-    def engine_lost(self, reason: str) -> None:
-        """Forget the resident models, and answer all requests that wait for the engine."""
-        self.ready = None
-        self.memory_used = 0
-        self.sizes.clear()
-        for name in tuple(self._unloading):
-            self._unloaded(name)
-        for name in tuple(self._loading):
-            self.load_failed(
-                name, WorkerLost(f"the engine ended while it loaded {name} ({reason}); send the request again")
-            )
-        if self._preload:
-            self.preload(self._preload)
-
-    def engine_cannot_start(self, error: WorkerLost) -> None:
-        """Fail all loads: no engine can be started."""
-        for name in tuple(self._loading):
-            self.load_failed(name, error)
-        if self._preload:
-            self.preload(self._preload)
-
-    def engine_message_received(
-        self, message: engine_messages.EngineHeartbeat | engine_messages.ModelLoaded | engine_messages.ModelUnloaded
-    ) -> None:
-        """Handle a message about the engine's memory."""
-        match message:
-            case engine_messages.EngineHeartbeat():
-                self.memory_used, self.memory_total = message.memory_used, message.memory_total
-                for model in message.resident:
-                    if model.name in self.sizes:  # loads and unloads have separate messages
-                        self.sizes[model.name] = model.memory
-            case engine_messages.ModelLoaded():
-                self._loaded(message.model)
-            case engine_messages.ModelUnloaded():
-                self.sizes.pop(message.name, None)
-                self._unloaded(message.name)
-
-    def _loaded(self, model: engine_messages.ResidentModel) -> None:
-        self.sizes[model.name] = model.memory
-        if model.lends_clap:
-            self._clap_lenders.add(model.name)
-        else:
-            self._clap_lenders.discard(model.name)
-        _, clients = self._loading.pop(model.name, (None, []))
-        for client in clients:
-            self.outbox.send(client, m.Loaded(model=model.name))
-
-    def _unloaded(self, name: str) -> None:
-        for client in self._unloading.pop(name, []):
-            self.outbox.send(client, m.Unloaded(model=name))
-
-    def load_failed(self, name: str, error: TimbredError) -> None:
-        """Fail all loads of a model."""
-        _, clients = self._loading.pop(name, (None, []))
-        for client in clients:
-            self.outbox.send(client, m.Fail(id="load", code=error.code, message=str(error)))
-
-    def stop(self, error: ShuttingDown) -> None:
-        """Fail all loads and unloads that wait: the daemon is stopping."""
-        for name in tuple(self._loading):
-            self.load_failed(name, error)
-        for clients in self._unloading.values():
-            for client in clients:
-                self.outbox.send(client, m.Fail(id="unload", code=error.code, message=str(error)))
-        self._unloading.clear()
-
 
 MAX_TRIAL_STEPS = 3
 """Steps of a trial: a rendering that is only timed."""
@@ -264,11 +23,12 @@ MAX_TRIAL_STEPS = 3
 
 @dataclass(eq=False)
 class _Trial:
-    """A trial: what is rendered, its end, and its timer."""
+    """A trial: what is rendered, its end, its timer, and the number of its engine; 0 while no engine is up."""
 
     parameters: Parameters
     ended: asyncio.Future[None]
     timer: JobTimer
+    engine: int = 0
 
 
 class Calibration:
@@ -276,25 +36,22 @@ class Calibration:
 
     Args:
         numbers: Numbers for trials, shared with jobs.
-        commands: Commands for the engine.
+        engines: The engines.
         estimates: Where measurements go.
-        residency: Which models are resident.
         clock: Monotonic clock of the measurements.
     """
 
     def __init__(
         self,
         numbers: Iterator[int],
-        commands: EngineCommands,
+        engines: EngineGroup,
         estimates: EtaEstimates,
-        residency: ModelResidency,
         clock: Callable[[], float],
     ) -> None:
         self._clock = clock
         self._numbers = numbers
-        self._commands = commands
+        self._engines = engines
         self._estimates = estimates
-        self._residency = residency
         self._trials: dict[int, _Trial] = {}
         self._stopped: errors.TimbredError | None = None
 
@@ -306,7 +63,8 @@ class Calibration:
         """
         if self._stopped is not None:
             raise self._stopped
-        self._commands.check_engine()
+        if self._engines.trouble:
+            raise self._engines.unavailable()
         lowest, _ = STEPS.get(parameters.scheduler, (1, 1000))
         short = replace(
             parameters,
@@ -325,10 +83,17 @@ class Calibration:
         """Return whether a model is being timed."""
         return any(trial.parameters.model == model for trial in self._trials.values())
 
-    def order_again(self) -> None:
-        """Send a new engine the pending trials."""
-        for number in self._trials:
-            self._render(number)
+    def engine_ready(self) -> None:
+        """Order the trials that wait for an engine."""
+        for number, trial in self._trials.items():
+            if not trial.engine:
+                self._render(number)
+
+    def engine_lost(self, engine: int, error: errors.TimbredError) -> None:
+        """End the trials of a lost engine with an error."""
+        for number, trial in list(self._trials.items()):
+            if trial.engine == engine:
+                self.failed(number, error)
 
     def loading(self, number: int) -> None:
         """Record that a trial waits for its model; a number that isn't a trial's is ignored, here and below."""
@@ -366,28 +131,65 @@ class Calibration:
 
     def _render(self, number: int) -> None:
         trial = self._trials[number]
-        loading = not self._residency.is_resident(trial.parameters.model)
-        trial.timer = JobTimer(trial.parameters, self._clock, loading)
+        record = self._engines.choose(trial.parameters)
+        if record is None:
+            return
+        loading = not record.is_resident(trial.parameters.model)
+        trial.timer = JobTimer(trial.parameters, self._clock, loading, record.kind)
+        trial.engine = record.number
         # with a deadline of zero seconds nothing else is batched with it
-        self._commands.render(number, trial.parameters, RANK["live"], time_left_s=0.0)
+        self._engines.render(record.number, number, trial.parameters, RANK["live"], time_left_s=0.0)
+
+
+@dataclass(eq=False)
+class _PendingLoad:
+    """Clients that wait for a model, and the number of the engine that loads it; 0 while no engine is up."""
+
+    clients: list[ClientId] = field(default_factory=list[ClientId])
+    engine: int = 0
+
+
+@dataclass(eq=False)
+class _PendingUnload:
+    """Clients that wait until a model is unloaded, and the numbers of the engines that still have it."""
+
+    clients: list[ClientId] = field(default_factory=list[ClientId])
+    engines: set[int] = field(default_factory=set[int])
 
 
 class LoadRequests:
-    """Decides which `load` and `unload` requests the engine gets; `ModelResidency` answers them."""
+    """Handles `load` and `unload`: an engine loads a model where placement says, all engines unload it.
+
+    Args:
+        outbox: Where answers are sent.
+        registry: The models.
+        engines: The engines.
+        jobs: All jobs.
+        calibration: The trials.
+    """
 
     def __init__(
-        self,
-        registry: Registry,
-        residency: ModelResidency,
-        jobs: JobStore,
-        calibration: Calibration,
-        commands: EngineCommands,
+        self, outbox: Outbox, registry: Registry, engines: EngineGroup, jobs: JobStore, calibration: Calibration
     ) -> None:
+        self._outbox = outbox
         self._registry = registry
-        self._residency = residency
+        self._engines = engines
         self._jobs = jobs
         self._calibration = calibration
-        self._commands = commands
+        self._loading: dict[str, _PendingLoad] = {}
+        self._unloading: dict[str, _PendingUnload] = {}
+        self._preload = ""
+
+    @property
+    def is_loading_any(self) -> bool:
+        """True if any model is being loaded, or is to be once an engine is up."""
+        return bool(self._loading) or any(record.loading for record in self._engines.records.values())
+
+    def is_loading(self, name: str) -> bool:
+        """Return whether a model is being loaded, or is to be once an engine is up."""
+        records = self._engines.records.values()
+        is_preloaded = name == self._preload and any(record.ready is None for record in records)
+        return is_preloaded or name in self._loading or any(name in record.loading for record in records)
 
     def load(self, client: ClientId, name: str) -> None:
         """Make a model resident for this client.
@@ -397,29 +199,30 @@ class LoadRequests:
             WorkerLost: No engine can be started.
         """
         entry = self._registry[name]
-        if not self._residency.is_resident(name):
+        is_resident = self._engines.is_resident(name)
+        if not is_resident:
             entry.checkpoint()
-        self._commands.check_engine()
-        source = self._commands.source_of(name)
-        if self._residency.request_load(client, source):
-            self._commands.load(source)
+        if self._engines.trouble:
+            raise self._engines.unavailable()
+        if is_resident:
+            self._outbox.send(client, m.Loaded(model=name))
+            return
+        pending = self._loading.setdefault(name, _PendingLoad())
+        pending.clients.append(client)
+        if not pending.engine:
+            self._order(name, pending)
 
     def preload(self, name: str) -> None:
-        """Load a model whenever an engine starts, if its files are complete."""
+        """Load a model into each engine whenever that starts, if its files are complete."""
         try:
             self._registry[name].checkpoint()
         except errors.TimbredError as error:
             log.warning("the default model isn't loaded: %s", error)
             return
-        self._residency.preload(self._commands.source_of(name))
-
-    def order_again(self) -> None:
-        """Send a new engine the loads that are still requested."""
-        for source in self._residency.requested():
-            self._commands.load(source)
+        self._preload = name
 
     def unload(self, client: ClientId, name: str) -> None:
-        """Free a model's memory for this client.
+        """Free a model's memory in all engines for this client.
 
         Raises:
             UnknownModel: No model has this name.
@@ -433,5 +236,79 @@ class LoadRequests:
             )
         if self._calibration.uses(name):
             raise errors.BadRequest(f"model: {name} is being timed for a request with a deadline; unload it after that")
-        if self._residency.request_unload(client, name):
-            self._commands.unload(name)
+        holders = [record for record in self._engines.up if name in record.sizes or name in record.loading]
+        if not holders:
+            self._outbox.send(client, m.Unloaded(model=name))
+            return
+        pending = self._unloading.setdefault(name, _PendingUnload())
+        pending.clients.append(client)
+        for record in holders:
+            pending.engines.add(record.number)
+            if name not in record.unloading or name in record.loading:
+                self._engines.order_unload(record, name)
+
+    # what the engines report
+
+    def engine_ready(self, record: EngineRecord) -> None:
+        """Order from a new engine the preloaded model, and the loads that wait for an engine."""
+        if self._preload:
+            self._engines.order_load(record, self._preload)
+        for name, pending in self._loading.items():
+            if not pending.engine:
+                self._order(name, pending)
+
+    def engine_lost(self, engine: int, reason: str) -> None:
+        """Answer the requests that wait for a lost engine."""
+        for name, pending in list(self._unloading.items()):
+            self._left(name, pending, engine)
+        for name, pending in list(self._loading.items()):
+            if pending.engine == engine:
+                text = f"the engine ended while it loaded {name} ({reason}); send the request again"
+                self._fail(name, errors.WorkerLost(text))
+
+    def loaded(self, name: str) -> None:
+        """Answer all loads of a model that is resident in an engine now."""
+        for client in self._loading.pop(name, _PendingLoad()).clients:
+            self._outbox.send(client, m.Loaded(model=name))
+
+    def unloaded(self, engine: int, name: str) -> None:
+        """Answer all unloads of a model once the last engine has freed its memory."""
+        if name in self._unloading:
+            self._left(name, self._unloading[name], engine)
+
+    def failed(self, engine: int, name: str, error: errors.TimbredError) -> None:
+        """Fail the loads of a model that this engine can't load."""
+        if name in self._loading and self._loading[name].engine == engine:
+            self._fail(name, error)
+
+    def fail_all(self, error: errors.TimbredError) -> None:
+        """Fail all loads: no engine can be started."""
+        for name in list(self._loading):
+            self._fail(name, error)
+
+    def stop(self, error: errors.ShuttingDown) -> None:
+        """Fail all loads and unloads that wait: the daemon is stopping."""
+        self.fail_all(error)
+        for pending in self._unloading.values():
+            for client in pending.clients:
+                self._outbox.send(client, m.Fail(id="unload", code=error.code, message=str(error)))
+        self._unloading.clear()
+
+    def _order(self, name: str, pending: _PendingLoad) -> None:
+        """Order a load from the engine that placement chooses; without one it waits."""
+        record = self._engines.choose_for_load(name)
+        if record is not None:
+            pending.engine = record.number
+            self._engines.order_load(record, name)
+
+    def _left(self, name: str, pending: _PendingUnload, engine: int) -> None:
+        """Record that an engine doesn't have a model any more, and answer the clients if it was the last."""
+        pending.engines.discard(engine)
+        if not pending.engines:
+            del self._unloading[name]
+            for client in pending.clients:
+                self._outbox.send(client, m.Unloaded(model=name))
+
+    def _fail(self, name: str, error: errors.TimbredError) -> None:
+        for client in self._loading.pop(name).clients:
+            self._outbox.send(client, m.Fail(id="load", code=error.code, message=str(error)))

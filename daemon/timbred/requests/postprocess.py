@@ -42,6 +42,7 @@ class RawTake:
         looped: True if it loops already: its first frame follows its last.
         first: Frame of the whole sound at which the samples begin.
         rendered_index: Index among the takes as the engine sent them.
+        device: Description of the device that rendered it.
     """
 
     index: int
@@ -53,6 +54,7 @@ class RawTake:
     looped: bool = False
     first: int = 0
     rendered_index: int = 0
+    device: str = ""
 
 
 def read_init_audio(path: Path, rate: int, parameters: Parameters) -> tuple[bytes, Clip]:
@@ -241,6 +243,7 @@ class Postprocessor:
             prompt=parameters.prompt,
             seed=raw.seed,
             model_prompt=parameters.inputs.prompt,
+            device=raw.device,
         )
         samples = raw.samples[: frames_in(parameters.seconds, raw.rate)] if raw.looped else raw.samples
         clip = Clip(
@@ -294,10 +297,10 @@ class EmbeddingJoin:
         if not model:
             self._jobs.end_joining(job)
 
-    def drop_awaited(self) -> None:
+    def drop_awaited(self, engine: int) -> None:
         """Give up the embeddings that a lost engine hasn't sent."""
         for job in self._jobs.all_joining():
-            if job.embeddings is not None and not job.embeddings.model:
+            if job.engine == engine and job.embeddings is not None and not job.embeddings.model:
                 self._jobs.end_joining(job)
 
     def _join(self, job: Job, pending: PendingEmbeddings) -> None:

@@ -13,9 +13,9 @@ The states, and what causes each transition (`timbred.requests.job.TRANSITIONS` 
                  | daemon stops      v                  |
                  '-----------------> ENDED <------------'
 
-`JobStore` holds the records. Which jobs wait and which the engine holds follows from their states: no other collection
-of jobs exists. `timbred.requests.completion.TerminalEvents` makes every transition to `ENDED` and sends the terminal
-event.
+`JobStore` holds the records. Which jobs wait and which an engine holds follows from their states: no other collection
+of jobs exists. `timbred.requests.placement` decides which engine gets which job.
+`timbred.requests.completion.TerminalEvents` makes every transition to `ENDED` and sends the terminal event.
 """
 
 import asyncio
@@ -44,8 +44,9 @@ from timbred.requests.completion import (
     text_warning,
 )
 from timbred.requests.deadline import DeadlineRequest, EtaEstimates, JobTimer, StepPace, fewer_steps
+from timbred.requests.engines import EngineConnection, EngineGroup
 from timbred.requests.job import RANK, Job, JobStore, State
-from timbred.requests.model_residency import Calibration, EngineCommands, EngineConnection, LoadRequests, ModelResidency
+from timbred.requests.model_residency import Calibration, LoadRequests
 from timbred.requests.named_files import NO_FILES, JobFiles
 from timbred.requests.postprocess import Postprocessor, read_init_audio, read_reference
 from timbred.requests.prompt_texts import TextCounter
@@ -53,15 +54,14 @@ from timbred.requests.resolve import GivenSamples, Parameters
 
 log = logging.getLogger(__name__)
 
-JOBS_AT_ONCE = {"cuda": 8, "mps": 2, "cpu": 2}
-"""Jobs that an engine renders together, by kind of device, where `engine.jobs` is 0."""
-
 MAX_ATTEMPTS = 2
 """Times that a job is given to an engine: again after an engine was lost with it."""
 
 
-def expected_wait(priority: str, running: Collection[Job], queue: Collection[Job], estimates: EtaEstimates) -> float:
-    """Return the seconds that a new job with a deadline is expected to wait.
+def expected_wait(
+    priority: str, running: Collection[Job], queue: Collection[Job], estimates: EtaEstimates, kind: str = ""
+) -> float:
+    """Return the seconds that a new job with a deadline is expected to wait for others in an engine of this kind.
 
     It waits for other jobs with a deadline, for all that go before it unless it is `live`, and for the step or the
     decoding that any other job is in.
@@ -69,12 +69,12 @@ def expected_wait(priority: str, running: Collection[Job], queue: Collection[Job
     jobs = [*running, *queue]
     before = [job for job in jobs if job.deadline or RANK["live"] < RANK[priority] >= RANK[job.parameters.priority]]
     others = [job.parameters for job in running if job not in before]
-    longest = [max(estimates.of_step(other), estimates.of_overhead(other)) for other in others]
-    return sum(estimates.expected(job.parameters) for job in before) + max(longest, default=0.0)
+    longest = [max(estimates.of_step(other, kind), estimates.of_overhead(other, kind)) for other in others]
+    return sum(estimates.expected(job.parameters, kind) for job in before) + max(longest, default=0.0)
 
 
 class JobScheduler:
-    """Queues jobs, gives them to the engine in order, and passes what it renders on to completion.
+    """Queues jobs, gives them to the engines in order, and passes what these render on to completion.
 
     Implements `timbred.ipc.engine_client.EngineObserver`. Runs on the event loop; only postprocessing runs in threads.
 
@@ -82,10 +82,10 @@ class JobScheduler:
         outbox: Where events are sent.
         registry: The models.
         postprocessor: Makes takes of rendered samples.
-        connect_engine: Makes the connection to the engine, which reports to the scheduler that it is called with.
+        connect_engines: Makes the connections to the engines, which report to the scheduler that it is called with.
         listener: Receives streamed pieces and takes, for playback.
         queue_length: Waiting jobs above which new ones are refused.
-        jobs_at_once: Jobs that the engine renders together; 0 for as many as suit the device.
+        jobs_at_once: Jobs that an engine renders together; 0 for as many as suit its device.
         background: Tasks and threads for postprocessing.
         clock: Monotonic clock of the measured times and of deadlines.
     """
@@ -95,7 +95,7 @@ class JobScheduler:
         outbox: Outbox,
         registry: Registry,
         postprocessor: Postprocessor,
-        connect_engine: Callable[["JobScheduler"], EngineConnection],
+        connect_engines: Callable[["JobScheduler"], Sequence[EngineConnection]],
         listener: SoundListener | None = None,
         queue_length: int = 64,
         jobs_at_once: int = 0,
@@ -108,15 +108,14 @@ class JobScheduler:
         self.jobs = JobStore()
         self.queue_length = queue_length
         self.estimates = EtaEstimates()
-        self.residency = ModelResidency(outbox)
-        self.commands = EngineCommands(registry, connect_engine(self))
+        connections = connect_engines(self)
+        self.engines = EngineGroup(registry, connections, self.jobs, self.estimates, clock, jobs_at_once)
         self._numbers = itertools.count(1)
-        self.calibration = Calibration(self._numbers, self.commands, self.estimates, self.residency, clock)
-        self.loads = LoadRequests(registry, self.residency, self.jobs, self.calibration, self.commands)
+        self.calibration = Calibration(self._numbers, self.engines, self.estimates, clock)
+        self.loads = LoadRequests(outbox, registry, self.engines, self.jobs, self.calibration)
         listener = listener or SoundListener()
         self._pieces = StreamedPieces(listener)
         self.terminal_events = TerminalEvents(outbox, self.jobs, self._pieces)
-        self._jobs_at_once = jobs_at_once
         self._background = background or BackgroundTasks()
         self._texts = TextCounter(registry)
         self._previews = PreviewDelivery(outbox, postprocessor, self._background)
@@ -128,8 +127,8 @@ class JobScheduler:
 
     @property
     def is_idle(self) -> bool:
-        """True if the engine has nothing to do: no job, no load, and nothing waits."""
-        return not (self.jobs.running() or self.jobs.waiting() or self.residency.is_loading_any)
+        """True if the engines have nothing to do: no job, no load, and nothing waits."""
+        return not (self.jobs.running() or self.jobs.waiting() or self.loads.is_loading_any)
 
     # requests of clients
 
@@ -154,10 +153,16 @@ class JobScheduler:
         """
         if self._stopping:
             raise errors.ShuttingDown("timbred is stopping; send the request again after its restart")
-        self.commands.check_engine()
+        if self.engines.trouble:
+            raise self.engines.unavailable()
         self._check_queue()
         job = Job(next(self._numbers), client, identity, parameters, deadline=deadline, request=request)
-        job.texts = self._texts.count_if_known(parameters, self.residency.is_resident(parameters.model))
+        job.texts = self._texts.count_if_known(parameters, self.engines.is_resident(parameters.model))
+        job.batch_key = (
+            job.number
+            if parameters.exact
+            else (parameters.model, parameters.rendered_seconds, parameters.loop, bool(parameters.loras))
+        )
         job.ready = files.is_empty and job.texts is not None
         self.jobs.add(job)
         self._announce_queued(job)
@@ -181,11 +186,24 @@ class JobScheduler:
         if job.state is State.QUEUED:
             self.terminal_events.cancelled(job)
         elif job.state is State.RENDERING:
-            self.commands.cancel(job.number)
+            self.engines.cancel(job.engine, job.number)
 
-    def expected_wait(self, priority: str) -> float:
-        """Return the seconds that a new job with a deadline is expected to wait."""
-        return expected_wait(priority, self.jobs.running(), self.jobs.waiting(), self.estimates)
+    def pace(self, parameters: Parameters, priority: str) -> StepPace:
+        """Return the expected duration of a new job with a deadline, on the engine that should finish it first."""
+        waiting, estimates = self.jobs.waiting(), self.estimates
+        up = self.engines.up
+        holders = [record for record in up if record.is_resident(parameters.model)] or up
+        numbers = [(record.number, record.kind) for record in holders] or [(0, "")]
+        paces = [
+            StepPace(
+                wait=expected_wait(priority, self.jobs.running(number), (), estimates, kind)
+                + expected_wait(priority, (), waiting, estimates, kind) / len(numbers),
+                overhead=estimates.of_overhead(parameters, kind),
+                step=estimates.of_step(parameters, kind),
+            )
+            for number, kind in numbers
+        ]
+        return min(paces, key=lambda pace: pace.needed(parameters.steps))
 
     def _check_queue(self) -> None:
         """Raise `Busy` if the queue is full, with the seconds until there should be room."""
@@ -204,7 +222,8 @@ class JobScheduler:
             return
         waiting = self.jobs.waiting()
         before = [*self.jobs.running(), *waiting[: waiting.index(job)]]
-        eta = sum(self.estimates.expected(other.parameters) for other in (*before, job))
+        eta = self.estimates.expected(job.parameters)
+        eta += sum(self.estimates.expected(other.parameters) for other in before) / len(self.engines.records)
         self.outbox.send(job.client, m.Queued(id=job.id, position=len(before), eta_s=eta, texts=job.texts or None))
 
     async def _prepare(self, job: Job, files: JobFiles) -> None:
@@ -243,28 +262,32 @@ class JobScheduler:
     # from the queue to the engine
 
     def pump(self) -> None:
-        """Give the engine the jobs whose turn it is, as many as it renders together; `live` ones always."""
-        while self.commands.engine.up:
-            ready = self.jobs.waiting(ready_only=True)
-            if not ready or not self._has_room_for(ready[0]):
+        """Give engines the jobs whose turn it is, as many as they render together; `live` ones always."""
+        while ready := self.jobs.waiting(ready_only=True):
+            placement = self.engines.place(ready)
+            if placement is None:
                 return
-            job = ready[0]
+            for other in ready[: placement.index]:
+                other.overtaken += 1
+            job, record = ready[placement.index], self.engines.records[placement.engine]
+            is_resident = job.parameters.model in record.sizes and job.parameters.model not in record.unloading
             job.move(State.RENDERING)
             job.attempts += 1
             job.rendering_since = time.monotonic()
+            job.engine, job.device = record.number, record.description
             self._render(job)  # before `started` is sent, so that the engine doesn't wait for that
             if not job.started_sent:
                 job.started_sent = True
                 self.outbox.send(job.client, started_event(job))
                 if job.parameters.takes > 1:
                     self._log_if_unranked(job.parameters)
-            if not self.residency.is_resident(job.parameters.model):
-                self._loading(job.number)
+            if not is_resident:
+                self._loading(job.number, job.engine)
 
     def can_rank(self, card: Card) -> bool:
         """Tell if there is a CLAP for a model's takes: the installed one, its own, or that of a resident model."""
         clap = self.registry.clap
-        return card.ranks or self.residency.lends_clap or (clap is not None and clap.is_installed)
+        return card.ranks or self.engines.lends_clap or (clap is not None and clap.is_installed)
 
     def _log_if_unranked(self, parameters: Parameters) -> None:
         """Log, once for each daemon, that takes aren't ranked because there is no CLAP."""
@@ -273,57 +296,48 @@ class JobScheduler:
         self._has_logged_unranked = True
         log.warning("the takes of %s aren't ranked: there is no CLAP; %s", parameters.model, ADD_CLAP)
 
-    def _has_room_for(self, job: Job) -> bool:
-        """Tell if the engine can take this job too; a job that was running when an engine was lost runs alone."""
-        running = self.jobs.running()
-        if job.attempts or any(other.attempts > 1 for other in running):
-            return not running
-        device = self.residency.ready.device if self.residency.ready else "cpu"
-        at_once = self._jobs_at_once or JOBS_AT_ONCE.get(device.partition(":")[0], 1)
-        return len(running) < at_once or job.parameters.priority == "live"
-
     def _render(self, job: Job) -> None:
-        """Order a job's rendering from the engine."""
+        """Order a job's rendering from its engine."""
         job.parameters, job.retry_parameters = job.retry_parameters or job.parameters, None
-        job.timer = JobTimer(job.parameters, self.clock)
+        job.timer = JobTimer(job.parameters, self.clock, kind=self.engines.records[job.engine].kind)
         time_left = job.deadline.within if job.deadline else None
         rank = RANK[job.parameters.priority]
         samples = GivenSamples(job.init_samples, job.reference_samples)
-        self.commands.render(job.number, job.parameters, rank, time_left, samples, job.tensors)
+        job.expected_end = self.engines.render(
+            job.engine, job.number, job.parameters, rank, time_left, samples, job.tensors
+        )
 
     def _pump_soon(self) -> None:
-        """Pump in the next round of the event loop: the engine has room for another job."""
+        """Pump in the next round of the event loop: an engine has room for another job."""
         asyncio.get_running_loop().call_soon(self.pump)
 
-    # the engine process
+    # the engine processes
 
-    def engine_ready(self, ready: engine_messages.EngineReady) -> None:
+    def engine_ready(self, number: int, ready: engine_messages.EngineReady) -> None:
         """Repeat all pending orders to a new engine."""
-        self.commands.trouble = ""
-        self.residency.engine_ready(ready)
-        self.commands.repeat_yield()
-        self.loads.order_again()
-        self.calibration.order_again()
+        self.loads.engine_ready(self.engines.engine_ready(number, ready))
+        self.calibration.engine_ready()
         self.pump()
 
-    def engine_lost(self, reason: str) -> None:
-        """Queue the jobs of a lost engine again, or end them."""
-        self.residency.engine_lost(reason)
-        self._delivery.embeddings.drop_awaited()
-        lost = self.jobs.running()
-        self.calibration.give_up(
-            errors.WorkerLost(f"the engine ended while it was timed ({reason}); send the request again")
+    def engine_lost(self, number: int, reason: str) -> None:
+        """Queue the jobs of a lost engine again, or end them; other engines may take them at once."""
+        self.engines.engine_lost(number)
+        self.loads.engine_lost(number, reason)
+        self._delivery.embeddings.drop_awaited(number)
+        lost = self.jobs.running(number)
+        self.calibration.engine_lost(
+            number, errors.WorkerLost(f"the engine ended while it was timed ({reason}); send the request again")
         )
         for job in lost:
             self._lost(job, reason)
+        self.pump()
 
-    def engine_cannot_start(self, reason: str) -> None:
-        """Fail everything that waits for the engine. Until one starts, `submit` refuses jobs."""
-        self.commands.trouble = reason
-        try:
-            self.commands.check_engine()
-        except errors.WorkerLost as error:
-            self.residency.engine_cannot_start(error)
+    def engine_cannot_start(self, number: int, reason: str) -> None:
+        """Fail everything that waits if no other engine may start. Until one does, `submit` refuses jobs."""
+        self.engines.engine_cannot_start(number, reason)
+        if self.engines.trouble:
+            error = self.engines.unavailable()
+            self.loads.fail_all(error)
             self.calibration.give_up(error)
             self._fail_waiting(error)
 
@@ -342,36 +356,48 @@ class JobScheduler:
         while waiting := self.jobs.waiting():
             self.terminal_events.failed(waiting[0], error)
 
-    # messages of the engine
+    # messages of the engines
 
-    def engine_message_received(self, message: engine_messages.FromEngine, payload: Sequence[memoryview]) -> None:
-        """Handle a message; messages about jobs that the engine no longer has are ignored."""
+    def engine_message_received(
+        self, engine: int, message: engine_messages.FromEngine, payload: Sequence[memoryview]
+    ) -> None:
+        """Handle a message of an engine; messages about jobs that it no longer has are ignored."""
         match message:
-            case engine_messages.EngineHeartbeat() | engine_messages.ModelLoaded() | engine_messages.ModelUnloaded():
-                self.residency.engine_message_received(message)
+            case engine_messages.EngineHeartbeat():
+                self.engines.heartbeat(engine, message)
+                self.pump()  # a job may have waited for an engine that is late
+            case engine_messages.ModelLoaded():
+                self.engines.model_loaded(engine, message.model)
+                self.loads.loaded(message.model.name)
+            case engine_messages.ModelUnloaded():
+                self.engines.model_unloaded(engine, message.name)
+                self.loads.unloaded(engine, message.name)
             case engine_messages.ModelLoading():
-                self._loading(message.job)
+                self._loading(message.job, engine)
             case engine_messages.TextRead():
-                self._text_read(message)
+                self._text_read(message, engine)
             case engine_messages.StepDone():
-                self._step_done(message)
+                self._step_done(message, engine)
             case engine_messages.PreviewRendered() | engine_messages.PieceRendered():
-                self._rendered_early(message, payload)
+                self._rendered_early(message, payload, engine)
             case engine_messages.JobRendered():
-                self._rendered(message, payload)
+                self._rendered(message, payload, engine)
             case engine_messages.EmbeddingsReady():
                 self._delivery.embeddings.ready(message.job, message.ear, [bytes(vector) for vector in payload])
             case engine_messages.JobCancelled():
-                self._cancelled(message.job)
+                self._cancelled(message.job, engine)
             case engine_messages.JobFailed():
-                self._failed(message)
+                self._failed(message, engine)
             case engine_messages.EngineReady() | engine_messages.EngineCannotStart():
                 log.error("the engine sent its handshake twice; the second one is ignored")
 
     def _rendered_early(
-        self, message: engine_messages.PreviewRendered | engine_messages.PieceRendered, payload: Sequence[memoryview]
+        self,
+        message: engine_messages.PreviewRendered | engine_messages.PieceRendered,
+        payload: Sequence[memoryview],
+        engine: int,
     ) -> None:
-        job = self.jobs.rendering(message.job)
+        job = self.jobs.rendering(message.job, engine)
         if job is None:
             return
         if isinstance(message, engine_messages.PreviewRendered):
@@ -379,9 +405,9 @@ class JobScheduler:
         else:
             self._pieces.deliver(job, message, payload)
 
-    def _loading(self, number: int) -> None:
+    def _loading(self, number: int, engine: int) -> None:
         """Send `progress` of a job that waits for its model; a trial has no client."""
-        job = self.jobs.rendering(number)
+        job = self.jobs.rendering(number, engine)
         if job is None:
             self.calibration.loading(number)
             return
@@ -389,9 +415,9 @@ class JobScheduler:
             job.timer.loading = True
         self.outbox.send(job.client, loading_event(job, self.estimates.expected(job.parameters)))
 
-    def _text_read(self, message: engine_messages.TextRead) -> None:
+    def _text_read(self, message: engine_messages.TextRead, engine: int) -> None:
         """Send a warning that a text is longer than its text encoder reads in one part."""
-        job = self.jobs.rendering(message.job)
+        job = self.jobs.rendering(message.job, engine)
         if job is None:
             return
         warning = text_warning(job, message)
@@ -399,13 +425,14 @@ class JobScheduler:
             job.warnings.append(warning)
             self.outbox.send(job.client, warning)
 
-    def _step_done(self, message: engine_messages.StepDone) -> None:
-        job = self.jobs.rendering(message.job)
+    def _step_done(self, message: engine_messages.StepDone, engine: int) -> None:
+        job = self.jobs.rendering(message.job, engine)
         if job is None:
             self.calibration.step_done(message.job)
             return
         if job.timer is not None:
             job.timer.add_step()
+        job.expected_end = self.clock() + message.remaining
         done = message.step / message.steps
         progress = m.Progress(id=job.id, fraction=done, step=message.step, steps=message.steps, eta_s=message.remaining)
         self.outbox.send(job.client, progress)
@@ -416,15 +443,17 @@ class JobScheduler:
         """Stop a job that would miss its deadline, to render it again with fewer steps, if these are in time."""
         if job.retry_parameters is not None or job.cancel_requested or job.timer is None:
             return
-        pace = StepPace(wait=0.0, overhead=self.estimates.of_overhead(job.parameters), step=job.timer.step_now)
+        pace = StepPace(
+            wait=0.0, overhead=self.estimates.of_overhead(job.parameters, job.timer.kind), step=job.timer.step_now
+        )
         steps = fewer_steps(deadline, pace, step.remaining, step.steps - step.step)
         if steps is not None:
             log.warning("request %s is slower than expected: rendered again with %d steps", job.id, steps)
             job.retry_parameters = replace(job.parameters, steps=steps)
-            self.commands.cancel(job.number)
+            self.engines.cancel(job.engine, job.number)
 
-    def _rendered(self, message: engine_messages.JobRendered, payload: Sequence[memoryview]) -> None:
-        job = self.jobs.rendering(message.job)
+    def _rendered(self, message: engine_messages.JobRendered, payload: Sequence[memoryview], engine: int) -> None:
+        job = self.jobs.rendering(message.job, engine)
         if job is None:
             self.calibration.rendered(message.job)
             return
@@ -433,9 +462,9 @@ class JobScheduler:
         self._pump_soon()
         self._delivery.deliver(job, message, payload)
 
-    def _cancelled(self, number: int) -> None:
-        """End a job that the engine has stopped, or render it again with fewer steps."""
-        job = self.jobs.rendering(number)
+    def _cancelled(self, number: int, engine: int) -> None:
+        """End a job that its engine has stopped, or render it again with fewer steps."""
+        job = self.jobs.rendering(number, engine)
         if job is None:
             return
         if job.retry_parameters is not None and not job.cancel_requested:
@@ -445,13 +474,14 @@ class JobScheduler:
             self._pump_soon()
             self.terminal_events.cancelled(job)
 
-    def _failed(self, message: engine_messages.JobFailed) -> None:
+    def _failed(self, message: engine_messages.JobFailed, engine: int) -> None:
         error = errors.from_code(message.code, message.message)
         if message.model is not None:
-            self.residency.load_failed(message.model, error)
+            self.engines.load_failed(engine, message.model)
+            self.loads.failed(engine, message.model, error)
         if message.job is None:
             return
-        job = self.jobs.rendering(message.job)
+        job = self.jobs.rendering(message.job, engine)
         if job is None:
             self.calibration.failed(message.job, error)
             return
@@ -469,8 +499,8 @@ class JobScheduler:
         if not await self.terminal_events.wait_for_all(patience_s):
             log.warning("stopping while requests are running: they are failed")
         for job in self.jobs.live():
-            self.commands.cancel(job.number)
+            self.engines.cancel(job.engine, job.number)
             self.terminal_events.failed(job, stopping)
         self.calibration.stop(stopping)
-        self.residency.stop(stopping)
+        self.loads.stop(stopping)
         await self._background.stop()

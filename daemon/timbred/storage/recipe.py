@@ -5,6 +5,7 @@
      "model": "pocket", "licence": "Apache-2.0",
      "prompt": "rain on tin", "seed": 7,
      "created": "2026-01-31T12:00:00Z",
+     "device": "CPU, 2 threads, float32", what rendered it: its name and precision
      "model_prompt": "rain on tin, C minor",    the prompt as the model got it, where words were appended
      "measured": {"tempo": 97.0},               what was measured in the sound: tempo, key, downbeat in seconds
      "parameters": {"seconds": 4.0}}     the other keys of `generate`, by their names on the wire
@@ -49,7 +50,10 @@ MUSICAL_KEYS = ("key", "bpm", "signature")
 MAX_MODEL_PROMPT_CHARACTERS = MAX_PROMPT_CHARACTERS + 200
 """Maximum length of a prompt with the musical keys in words."""
 
-Text = Annotated[str, Meta(max_length=200)]
+MAX_TEXT_CHARACTERS = 200
+"""Maximum length of the short texts in a recipe."""
+
+Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARACTERS)]
 
 
 class _RecipeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,6 +66,7 @@ class _RecipeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: Annotated[int, Meta(ge=0, le=2_147_483_647)]
     created: Text = ""
     licence: Text = ""
+    device: Text = ""
     model_prompt: Annotated[str, Meta(max_length=MAX_MODEL_PROMPT_CHARACTERS)] = ""
     measured: dict[Text, float | Text] = msgspec.field(default_factory=dict[str, float | str])
     parameters: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
@@ -75,6 +80,7 @@ def make_recipe(
     prompt: str,
     seed: int,
     model_prompt: str = "",
+    device: str = "",
     version: str = timbred.__version__,
     created: float | None = None,
 ) -> Recipe:
@@ -88,6 +94,7 @@ def make_recipe(
         prompt: of this take.
         seed: of this take.
         model_prompt: the prompt as the model got it; recorded if it differs.
+        device: name and precision of the device that rendered it; recorded if it is known.
         version: timbred's.
         created: unix time; None is now.
 
@@ -108,6 +115,7 @@ def make_recipe(
         "seed": seed,
         "created": moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
         **extended_prompt,
+        **({"device": device[:MAX_TEXT_CHARACTERS]} if device else {}),
         "parameters": {name: parameters[name] for name in PARAMETERS if parameters.get(name) is not None},
     }
 

@@ -173,10 +173,12 @@ class WithBeats(EventRecorder):
         super().__init__()
         self.beats: asyncio.Queue[dict[str, int]] = asyncio.Queue()
 
-    def engine_message_received(self, message: engine_messages.FromEngine, payload: Sequence[memoryview]) -> None:
+    def engine_message_received(
+        self, engine: int, message: engine_messages.FromEngine, payload: Sequence[memoryview]
+    ) -> None:
         if isinstance(message, engine_messages.EngineHeartbeat):
             self.beats.put_nowait({one.name: one.memory for one in message.resident})
-        super().engine_message_received(message, payload)
+        super().engine_message_received(engine, message, payload)
 
     async def reported(self, name: str, more_than: int = 0, less_than: int = 1 << 62) -> int:
         """The figure of a model as soon as it is in this range."""
