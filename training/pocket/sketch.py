@@ -24,7 +24,7 @@ RELEASE_DB_A_SECOND = 220.0
 DAMPING_DB_A_SECOND = 110.0
 STEADY_DB = 30.0
 """A texture that ends within so many decibels of its maximum is lengthened."""
-LOUDEST_DB = -7.0
+LOUDEST_DB = -3.0
 """Power of the loudest frame of a sketch; that of sounds with a peak of 0.9."""
 
 _HELD = {(row.bank, row.program): row.held for row in INSTRUMENTS}
