@@ -255,6 +255,28 @@ def synthesise(frames: Frames, samples: int, seed: int = 0) -> Tensor:
     return torch.nn.functional.pad(audio, (0, max(0, samples - audio.shape[1])))[:, :samples]
 
 
+SEAM_FRAMES, SEAM_SAMPLES = 8, 1024
+"""Frames that are repeated at both ends of a loop, and samples of the crossfade at its end."""
+
+
+def synthesise_loop(frames: Frames, samples: int, seed: int = 0) -> Tensor:
+    """Render a loop's frames to audio, (2, samples), whose end continues at its beginning.
+
+    The beginning is preserved: the last `SEAM_SAMPLES` are a crossfade with what precedes the beginning.
+    """
+    count = min(round(samples / HOP), len(frames.energy))
+    if count < SEAM_FRAMES or samples < 2 * SEAM_SAMPLES:
+        return synthesise(frames, samples, seed)
+    around = torch.cat((torch.arange(count - SEAM_FRAMES, count), torch.arange(count), torch.arange(SEAM_FRAMES)))
+    extended = Frames(*(part[around] for part in vars(frames).values()))
+    start = SEAM_FRAMES * HOP
+    audio = synthesise(extended, start + samples + HOP, seed)
+    loop, before = audio[:, start : start + samples].clone(), audio[:, start - SEAM_SAMPLES : start]
+    angle = torch.linspace(0, math.pi / 2, SEAM_SAMPLES)
+    loop[:, -SEAM_SAMPLES:] = loop[:, -SEAM_SAMPLES:] * angle.cos() + before * angle.sin()
+    return loop
+
+
 def _tones(tones: Tensor, hertz: Tensor) -> Tensor:
     """Return the main lobes of windowed oscillators, (2, frames, bins), for complex amplitudes at mid frame."""
     length = SYNTHESIS_WINDOW

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.pocket.bands import Frames, synthesise
+from training.pocket.bands import Frames, synthesise, synthesise_loop
 from training.pocket.bank import Bank, StoredBank, load_bank
 from training.pocket.codec import Codec, load_codec
 from training.pocket.features import TOKEN_FRAMES, tokens_of
@@ -17,6 +17,7 @@ from training.pocket.plan import Planner
 from training.pocket.running import fingerprint, load_checkpoint
 from training.pocket.settings import SAMPLE_RATE
 from training.pocket.sketch import Sketcher
+from training.pocket.sounds import Sound
 from training.pocket.text import TextSide
 
 STEPS, GUIDANCE = 4, 1.0
@@ -43,19 +44,16 @@ class Pocket:
     guidance: float = GUIDANCE
 
     @torch.no_grad()
-    def sketches(self, prompts: Sequence[str], seconds: float, seed: int) -> list[Frames]:
-        """Return the sketch of each prompt."""
-        frames = tokens_of(round(seconds * SAMPLE_RATE)) * TOKEN_FRAMES
-        return [
-            self.sketcher.sketch(self.planner.plan(prompt, seconds, seed + index), frames)
-            for index, prompt in enumerate(prompts)
-        ]
+    def plans(self, prompts: Sequence[str], seconds: float, seed: int) -> list[Sound]:
+        """Return the description of each prompt's sound."""
+        return [self.planner.plan(prompt, seconds, seed + index) for index, prompt in enumerate(prompts)]
 
     @torch.no_grad()
     def sounds(self, prompts: Sequence[str], seconds: float, seed: int = 0) -> list[Tensor]:
         """Generate the audio (2, samples) of each prompt."""
         samples = round(seconds * SAMPLE_RATE)
-        sketches = self.sketches(prompts, seconds, seed)
+        plans = self.plans(prompts, seconds, seed)
+        sketches = [self.sketcher.sketch(plan, tokens_of(samples) * TOKEN_FRAMES) for plan in plans]
         if self.generator is not None:
             channels = torch.stack([sketch.stacked() for sketch in sketches])
             drawn = (self.codec.encoder(channels)[0] - self.middle) / self.scale
@@ -64,7 +62,10 @@ class Pocket:
             values = sample(self.generator, vectors, tokens, drawn, self.steps, self.guidance, seed)
             decoded = self.codec.decoder(values * self.scale + self.middle)
             sketches = [Frames.unstacked(rows) for rows in decoded.float().cpu()]
-        return [synthesise(frames, samples, seed + index) for index, frames in enumerate(sketches)]
+        return [
+            (synthesise_loop if plan.form == "loop" else synthesise)(frames, samples, seed + index)
+            for index, (plan, frames) in enumerate(zip(plans, sketches, strict=True))
+        ]
 
     @torch.no_grad()
     def through_codec(self, channels: Tensor, samples: int) -> Tensor:

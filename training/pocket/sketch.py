@@ -144,15 +144,17 @@ class Sketcher:
                 self._textures[sound.bank, sound.program] = index
 
     def sketch(self, sound: Sound, frames: int) -> Frames:
-        """Compose a described sound of some frames."""
-        mixture = Mixture.silent(frames)
+        """Compose a described sound of some frames; after the end of a loop, its beginning follows."""
         wrap = sound.form == "loop"
+        count = min(frames, round(sound.seconds * FRAMES_A_SECOND)) if wrap else frames
+        mixture = Mixture.silent(count)
         for start, gate, key, velocity in sound.events or ((0.0, sound.seconds, 0, VELOCITY),):
             index, semitones = self._choose(sound, key)
             first = round(start * FRAMES_A_SECOND)
-            length = frames if wrap else max(1, frames - first)
+            length = count if wrap else max(1, frames - first)
             mixture.add(self._event(sound, index, semitones, gate, velocity, length), first, wrap)
-        return mixture.frames()
+        composed = mixture.frames()
+        return Frames(*(part[torch.arange(frames) % count] for part in vars(composed).values()))
 
     def _choose(self, sound: Sound, key: int) -> tuple[int, float]:
         """Return the entry of an event, and by how many semitones it is transposed."""

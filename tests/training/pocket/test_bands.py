@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.pocket.bands import CHANNELS, Frames, analyse, synthesise
+from training.pocket.bands import CHANNELS, Frames, analyse, synthesise, synthesise_loop
 from training.pocket.features import from_bytes, to_bytes
 from training.pocket.measures import harmonics_to_noise, log_spectral_distance, spectrum
 from training.pocket.settings import SAMPLE_RATE
@@ -84,3 +84,19 @@ def test_synthesise_repeats_with_its_seed() -> None:
     first, again, other = (synthesise(frames, 8192, seed) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_synthesise_loop_keeps_its_beginning_and_has_no_seam() -> None:
+    time = torch.arange(44_100) / 44_100
+    tone = 0.3 * torch.sin(2 * torch.pi * 331.7 * time)
+    tone[:22_050] *= torch.exp(-6 * time[:22_050])
+    frames = analyse(torch.stack((tone, tone)))
+    samples = 44_100 - 77
+    loop = synthesise_loop(frames, samples)
+    assert loop.shape == (2, samples)
+    jumps = loop.diff(dim=1).abs().amax()
+    assert float((loop[:, 0] - loop[:, -1]).abs().max()) < 1.5 * float(jumps)
+    twice = torch.cat((loop, loop), 1)[:, samples - 2048 : samples + 2048]
+    assert float(twice.diff(dim=1).abs().amax()) <= 1.5 * float(jumps)
+    levels = loop.square().unfold(1, 256, 256).mean((0, 2))
+    assert float(levels[0]) > 0.5 * float(levels[4]), "the beginning isn't faded in"
