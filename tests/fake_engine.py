@@ -2,8 +2,9 @@
 
 Run as `python -m tests.fake_engine`. What it does hangs on the prompt: `die` ends the process, `die once` ends only
 the first process that gets it, `die rendered` ends it with its last messages just sent, `hang` stops all signs of
-life, `fail` fails, `slow` waits for a cancellation at its second step, `wait FILE` for that file or a cancellation
-there, `paced SECONDS` says that each of its steps takes so many seconds, whatever they take, and `paced SECONDS OTHER
+life, `resigns` sends its own reason before it ends, `fail` fails, `slow` waits for a cancellation at its second step,
+`wait FILE` for that file or a cancellation there, `paced SECONDS` says that each of its steps takes so many seconds,
+whatever they take, and `paced SECONDS OTHER
 FILE` stops after the first step until there is that file, says that each takes OTHER seconds from then on, and stops
 after some more until it is cancelled; rendered once more it is `paced SECONDS`. `nan` renders what is no number,
 `breaks` fails after half of an early sound's pieces, `half FILE` waits for that file or a cancellation there, `decodes
@@ -171,6 +172,10 @@ class FakeEngine:
             self.link.send(
                 engine_messages.TextRead(job=render.job, key="transcription", characters=90, read=60, parts=1)
             )
+        if words[0] == "resigns":
+            self.link.send(engine_messages.EngineCannotStart(token=self.token, message="told to resign"))
+            self.link.close()
+            os._exit(2)
         if words[0] == "hang":
             self.hanging.set()
             threading.Event().wait()

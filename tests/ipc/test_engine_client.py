@@ -152,6 +152,16 @@ async def test_engine_link_keeps_messages_of_a_dead_engine_from_the_next_one():
             assert steps == list(range(1, len(steps) + 1))
 
 
+async def test_engine_link_reports_the_reason_that_an_engine_sends_before_it_ends():
+    async with engine() as (link, recorder):
+        await recorder.next()
+        link.send(render("resigns"))
+        while not isinstance(reason := await recorder.next(), str):
+            pass
+        assert reason == "told to resign"
+        assert isinstance(await recorder.next(), engine_messages.EngineReady)
+
+
 async def test_engine_link_restarts_a_killed_engine():
     async with engine() as (link, recorder):
         first = await recorder.next()

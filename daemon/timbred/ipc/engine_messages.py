@@ -207,7 +207,7 @@ class EngineReady(EngineMessage, frozen=True, kw_only=True):
 
 
 class EngineCannotStart(EngineMessage, frozen=True, kw_only=True):
-    """From the engine, instead of `EngineReady`, before it exits; `message` has the reason and the remedy."""
+    """From the engine, instead of `EngineReady` or later, before it exits; `message` has the reason and the remedy."""
 
     token: str
     message: str

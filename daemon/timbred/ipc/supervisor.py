@@ -328,7 +328,7 @@ class _HeartbeatLost(Exception):
 
 
 class _Refused(Exception):
-    """The process can't start, for a reason that persists."""
+    """The process can't start or go on; the text is its own reason."""
 
 
 @dataclass(frozen=True)
@@ -515,6 +515,9 @@ class SupervisedProcess:
 
     def _handle_message(self, frames: list[zmq.Frame]) -> None:
         message = self.spec.decode(frames[0].bytes)
+        if isinstance(message, self.spec.refusal_type):  # its last one: the reason why it exits
+            refusal: Refusal = message
+            raise _Refused(refusal.message)
         self.observer.child_message_received(message, [frame.buffer for frame in frames[1:]])
 
     async def _shake_hands(self, socket: zmq.asyncio.Socket, token: str, ended: "asyncio.Future[None]") -> None:
