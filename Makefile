@@ -10,7 +10,7 @@ SET_UP = test -n "$(PYTHON)" || { echo "timbred: there is no Python here; instal
 # a file's tests share a worker; the order of the files is that of tests/conftest.py
 WORKERS := -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-bare coverage check wheel docs bench pocket-data pocket-train pocket-eval clean
+.PHONY: demo test test-bare test-cluster coverage check wheel docs bench pocket-data pocket-train pocket-eval clean
 
 demo: .venv/.installed
 	@$(BIN)/timbred demo --set takes.folder=takes
@@ -26,6 +26,10 @@ test: .venv/.installed-for-tests
 # as on a machine without PortAudio, JACK, Pd, SuperCollider, Node and Chromium; what needs them is skipped
 test-bare: .venv/.installed-for-tests
 	$(BIN)/python -m tests.bare_machine $(BIN)/pytest $(WORKERS)
+
+# the tests with a Ray cluster of several nodes on this machine; the others don't need Ray
+test-cluster: .venv/.installed-for-cluster
+	TIMBRED_TEST_CLUSTER=1 $(BIN)/pytest -n 0 tests/cluster/test_ray_nodes.py
 
 # branch coverage of the package, child processes included; `test` prints that of the tests' own processes
 coverage: .venv/.installed-for-tests
@@ -82,6 +86,10 @@ endif
 .venv/.installed-for-tests: pyproject.toml constraints.txt
 	@$(SET_UP) test training
 	@touch $@ .venv/.installed
+
+.venv/.installed-for-cluster: pyproject.toml constraints.txt
+	@$(SET_UP) test training cluster
+	@touch $@ .venv/.installed .venv/.installed-for-tests
 
 .venv/.installed-for-docs: pyproject.toml constraints.txt
 	@$(SET_UP) test docs

@@ -30,6 +30,7 @@ NAMED_BENCHMARKS: dict[str, str] = {
     "defaults": "effect of the default processing on a sound",
     "trace": "package files and functions that one generate over UDP executes in the daemon, in order",
     "chaos": "kills, pauses, floods, crowds, a full disk: failures of each guarantee, and recovery times",
+    "node_losses": "nodes of a Ray cluster killed in mid-render: requests lost, answered twice, recovery; --kills N",
     "gpu": "all figures of a GPU, and equality of its faster paths, in eight minutes; --tiny, --output FOLDER",
     "player_underruns": "underruns while generating, loading and compiling; needs JACK",
     "player_latency": "from a play datagram to the device; needs JACK",
