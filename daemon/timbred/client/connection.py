@@ -144,7 +144,7 @@ Refusal = Literal["keyless", "untrusted", "no keys", "other key"]
 """Reason of a failed handshake: the daemon demands a key, doesn't trust this one, has no keys, or has another one."""
 
 MAX_FAILED_HANDSHAKES = 3
-"""Handshakes without an answer after which a daemon counts as one with another key; one may be a daemon that exits."""
+"""Handshakes that end without a reason before the daemon counts as refusing; one may be a daemon that exits."""
 
 _FAILED_HANDSHAKES = (
     zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
@@ -297,8 +297,8 @@ class DaemonConnection:
         """
         if event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
             self._failures += 1
-            if self.keys is not None and self._failures >= MAX_FAILED_HANDSHAKES:
-                self.refusal = "other key"
+            if self._failures >= MAX_FAILED_HANDSHAKES:
+                self.refusal = "keyless" if self.keys is None else "other key"
                 self._decided.set()
         elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             self.refusal = "untrusted"
