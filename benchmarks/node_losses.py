@@ -41,8 +41,7 @@ def main() -> None:
             os.environ["TIMBRED_ENGINE_PROGRAM"] = FAKE_ENGINE
             with chaos_daemon("player.device=none") as daemon:
                 local_s = time_requests(CountingClient(daemon.ports))
-            os.environ["TIMBRED_ENGINE_PROGRAM"] = f"{RayCluster.RELAY} --ray {cluster.address}"
-            with chaos_daemon("player.device=none") as daemon:
+            with chaos_daemon("player.device=none", f"engines={cluster.address} 1") as daemon:
                 client = CountingClient(daemon.ports)
                 report_times(local_s, time_requests(client))
                 recovery_s = [

@@ -28,9 +28,6 @@ class RayCluster:
         variables: Further environment variables of all nodes.
     """
 
-    RELAY = f"{sys.executable} -P -m timbred.cluster"
-    """The command of a relay, without the address of its cluster."""
-
     def __init__(self, folder: Path, nodes: int = 3, **variables: str) -> None:
         self.folder = folder
         self.log = folder / "ray.txt"
@@ -41,6 +38,7 @@ class RayCluster:
             "TIMBRED_ENGINE_PROGRAM": FAKE_ENGINE,
             "RAY_USAGE_STATS_ENABLED": "0",
             "GRPC_ENABLE_FORK_SUPPORT": "0",  # as docs/laptop-and-rack.md says
+            "RAY_worker_niceness": "0",
             **variables,
         }
         self.process = subprocess.Popen(

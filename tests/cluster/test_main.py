@@ -121,7 +121,7 @@ async def test_relay_passes_a_rendering_from_handshake_to_samples(monkeypatch: p
     async with relayed(monkeypatch, tmp_path) as (daemon, _, task):
         ready, _ = await daemon.next()
         assert isinstance(ready, engine_messages.EngineReady)
-        assert (ready.token, ready.device_name) == (TOKEN, "none, node rack")
+        assert (ready.token, ready.node) == (TOKEN, "rack")
         await daemon.say(render())
         messages, payload = await daemon.until(engine_messages.JobRendered)
         assert [type(message) for message in messages] == [
@@ -277,7 +277,7 @@ async def test_main_reports_why_no_engine_can_be_placed(address: str, reason: st
     """Without Ray, the reason is that it isn't installed; with it, that nothing answers at the address."""
     monkeypatch.setenv("PYTHONPATH", python_path(ROOT))
     recorder = EventRecorder()
-    program = (sys.executable, "-m", "timbred.cluster", "--ray", address)
+    program = (sys.executable, "-m", "timbred.cluster", address)
     link = EngineLink(EngineSettings(program=program, timeout_s=TIMEOUT_S), recorder)
     with patient(), none_left():
         link.start()

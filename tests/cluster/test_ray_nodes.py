@@ -114,8 +114,7 @@ def start_daemon(tmp_path: Path) -> Iterator[StartDaemon]:
                 hollow_checkpoint(model)
             (tmp_path / name).mkdir()
             models = (f"models.hollow.source={model}", "models.default=hollow", "player.device=no such device")
-            program = {"TIMBRED_ENGINE_PROGRAM": f"{RayCluster.RELAY} --ray {address}"}
-            daemon = DaemonProcess(tmp_path / name, *models, *settings, fake_engine=False, more=program)
+            daemon = DaemonProcess(tmp_path / name, *models, f"engines={address} 1", *settings)
             ending.callback(end, daemon)
             return daemon
 

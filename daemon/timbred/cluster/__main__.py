@@ -1,6 +1,6 @@
 """The relay: a child process of the daemon that looks like an engine and has one on a node of a Ray cluster.
 
-Started as `python -m timbred.cluster --ray ray://HOST:PORT` with an engine's options. It is the only process of the
+Started as `python -m timbred.cluster ray://HOST:PORT INDEX` with an engine's options. It is the only process of the
 daemon's machine that imports Ray. Orders and messages are those of any engine (`timbred.ipc.engine_messages`): they are
 passed on as they are, except that paths in orders are replaced by those of the same files on the node. A node that is
 lost ends the relay with the reason, as an engine ends; the daemon starts it again, and Ray chooses the node.
@@ -174,8 +174,7 @@ class Relay:
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
             raise NodeLost(f"its engine sent an invalid message: {error}") from error
         if isinstance(message, engine_messages.EngineReady):
-            name = f"{message.device_name}, node {self.node}"
-            whole[0] = engine_messages.encode(msgspec.structs.replace(message, device_name=name))
+            whole[0] = engine_messages.encode(msgspec.structs.replace(message, node=self.node))
         await self.daemon.send_multipart(whole)
 
     # from the daemon
@@ -316,7 +315,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a relay until the daemon ends it; the exit status is 2 when no engine can be placed, or when it is lost."""
     parser = argparse.ArgumentParser(prog="timbred-cluster")
     add_line_options(parser)
-    parser.add_argument("--ray", required=True, help="address of the cluster: ray://HOST:PORT")
+    parser.add_argument("ray", help="address of the cluster: ray://HOST:PORT")
+    parser.add_argument("index", type=int, nargs="?", default=0, help="number among the daemon's engines there")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--memory", type=int, default=0)

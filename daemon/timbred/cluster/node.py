@@ -46,8 +46,8 @@ log = logging.getLogger("timbred.cluster")
 POLL_S = 1.0
 """Seconds after which `receive` returns without a message."""
 
-LEASE_S = 8.0
-"""Seconds without a call of the relay after which the actor ends."""
+LEASE_S = 20.0
+"""Seconds without a call of the relay after which the actor ends: more than a busy node delays a call."""
 
 LEASE_CHECK_INTERVAL_S = 1.0
 
@@ -65,7 +65,7 @@ REACH_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 30.0
 """Seconds in which Ray has to answer at the address."""
 
-PLACEMENT_TIMEOUT_S = 20.0
+PLACEMENT_TIMEOUT_S = 30.0
 """Seconds in which Ray has to find room where there was none: more than the actor of a lost relay keeps its own."""
 
 ACTOR_START_TIMEOUT_S = 60.0
