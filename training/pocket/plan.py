@@ -20,7 +20,7 @@ from training.pocket.recordings import RECORDINGS
 from training.pocket.sounds import CHORDS, SCALES, Sound
 from training.pocket.text import TextSide
 from training.pocket.tokens import Word, read_words
-from training.pocket.words import caption
+from training.pocket.words import LOOPS, SYNTHESISED, caption
 
 TONE_FORMS = ("note", "chord", "arpeggio", "scale")
 TOUCHES = {"soft": 42, "ordinary": VELOCITY, "hard": 120}
@@ -29,6 +29,8 @@ CAPTIONS_OF_AN_ENTRY = 8
 ALIKE_ENTRIES = 3
 """One of so many best matching sounds is chosen by the seed."""
 RELEASED_SHARE = 0.92
+NAMED_ODDS = 6.0
+"""Logarithm of the factor of a kind's odds for each word of its name in the prompt."""
 END_S = 0.001
 """Hits later than this before a loop's end belong to the next bar."""
 
@@ -40,6 +42,50 @@ _PROGRAMS = {names[0]: address for address, names in UNPITCHED.items()}
 _RECORDED: dict[str, list[str]] = {}
 for _name, _row in RECORDINGS.items():
     _RECORDED.setdefault(_row.names[0], []).append(_name)
+
+
+def _names_of_kinds() -> dict[tuple[str, ...], set[str]]:
+    names: dict[tuple[str, ...], set[str]] = {}
+    listed = [(row.kind, row.names) for row in INSTRUMENTS]
+    listed += [(row[0], row) for table in (UNPITCHED, DRUMS) for row in table.values()]
+    listed += [(row.names[0], row.names) for row in RECORDINGS.values()]
+    listed += [(f"synthesised {kind}", row) for kind, row in SYNTHESISED.items()]
+    listed.append(("drum loop", LOOPS))
+    for kind, row in listed:
+        for name in row:
+            names.setdefault(_texts(read_words(name)), set()).add(kind)
+    return names
+
+
+def _texts(words: Sequence[Word]) -> tuple[str, ...]:
+    return tuple(word.text for word in words)
+
+
+NAMES = _names_of_kinds()
+"""Kinds by the words of their names."""
+_MAX_NAME_WORDS = max(map(len, NAMES))
+
+
+def named_kinds(words: Sequence[Word]) -> dict[str, int]:
+    """Return the kinds that a prompt names, with the number of words of the name; names within longer ones don't count.
+
+    >>> named_kinds(read_words("a warm steel drum"))
+    {'steel drum': 2}
+    """
+    texts = _texts(words)
+    spans = [
+        (first, first + count)
+        for count in range(_MAX_NAME_WORDS, 0, -1)
+        for first in range(len(texts) - count + 1)
+        if texts[first : first + count] in NAMES
+    ]
+    named: dict[str, int] = {}
+    for first, last in spans:
+        if any(other != (first, last) and other[0] <= first and last <= other[1] for other in spans):
+            continue
+        for kind in NAMES[texts[first:last]]:
+            named[kind] = max(named.get(kind, 0), last - first)
+    return named
 
 
 class Planner:
@@ -71,7 +117,9 @@ class Planner:
         self, vector: Tensor, words: Sequence[Word], seconds: float, random: np.random.Generator, bpm: float | None
     ) -> Sound:
         chances = {name: head(vector).softmax(-1)[0].numpy() for name, head in self.side.heads.items()}
-        kind = KINDS[int(chances["kind"].argmax())]
+        named = named_kinds(words)
+        odds = np.log(chances["kind"] + 1e-6) + NAMED_ODDS * np.array([named.get(kind, 0) for kind in KINDS])
+        kind = KINDS[int(odds.argmax())]
         velocity = TOUCHES[CHOICES["touch"][int(chances["touch"].argmax())]]
         tempo = bpm if bpm is not None else tempo_of(words)
         seed = int(random.integers(2**31))

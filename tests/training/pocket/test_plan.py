@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.training.pocket.banks import bank
 from training.pocket.instruments import INSTRUMENTS
 from training.pocket.labels import KINDS
-from training.pocket.plan import Planner, note_of, tempo_of
+from training.pocket.plan import Planner, named_kinds, note_of, tempo_of
 from training.pocket.sketch import Sketcher
 from training.pocket.text import TextSide, TextSizes
 from training.pocket.tokens import read_words
@@ -63,3 +63,22 @@ def test_planner_describes_sounds_that_can_be_sketched(planner: Planner) -> None
     for seed in range(30):
         sound = planner.plan(f"word{seed} c{seed % 8}", 0.5, seed)
         assert bool(sketcher.sketch(sound, 88).stacked().isfinite().all())
+
+
+@pytest.mark.parametrize(
+    ("prompt", "kinds"),
+    [
+        ("somebody records a celesta", {"celesta"}),
+        ("a soft steel drum please", {"steel drum"}),
+        ("rain", {"synthesised rain"}),
+        ("nothing of that sort", set[str]()),
+        ("808 kick", {"808 kick"}),
+    ],
+)
+def test_named_kinds_have_the_longest_names(prompt: str, kinds: set[str]) -> None:
+    assert set(named_kinds(read_words(prompt))) == kinds
+
+
+def test_planner_chooses_a_named_kind(planner: Planner) -> None:
+    for kind in ("celesta", "banjo", "helicopter", "dulcimer"):
+        assert planner.plan(f"could you give me a {kind}", 1.0, 3).kind == kind
