@@ -28,6 +28,8 @@ NAMED_BENCHMARKS: dict[str, str] = {
     "loop_seams": "the seam of loops",
     "extend_joins": "the joins of continued sounds",
     "defaults": "effect of the default processing on a sound",
+    "two_engines": "two engines on the CPU, a thread each / one, eight requests",
+    "placement": "a simulation of 1 to 64 GPUs and 100,000 requests: throughput, waits by priority, cost of placement",
     "trace": "package files and functions that one generate over UDP executes in the daemon, in order",
     "chaos": "kills, pauses, floods, crowds, a full disk: failures of each guarantee, and recovery times",
     "node_losses": "nodes of a Ray cluster killed in mid-render: requests lost, answered twice, recovery; --kills N",

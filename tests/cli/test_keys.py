@@ -229,6 +229,20 @@ def test_doctor_says_what_is_open_to_whom(keys_home: KeysHome) -> None:
     assert keys_home.folder.exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "state", "words"),
+    [
+        (["engines=cuda:0 cuda:0"], "bad", "cuda:0 is named 2 times"),
+        (["engines=cuda:0", "device=cpu"], "bad", "are both set"),
+        (["engines=ray://rack:10001 3"], "note", "3 on the Ray cluster at ray://rack:10001"),
+    ],
+)
+def test_doctor_checks_where_engines_run(flags: list[str], state: str, words: str) -> None:
+    (finding,) = doctor._engines(load(None, {}, flags))  # pyright: ignore[reportPrivateUsage]
+    assert (finding.what, finding.state) == ("engines", state)
+    assert words in finding.found
+
+
 def test_doctor_names_missing_keys_and_faults(keys_home: KeysHome) -> None:
     missing = findings("host=0.0.0.0")["access"]
     assert (missing.state, "access.allow" in missing.found) == ("bad", True)

@@ -93,6 +93,26 @@ def test_engines_are_described_in_json(pair: DaemonProcess, client: UdpClient) -
         assert status.arguments[2] == 1, "one model is resident, in both"
 
 
+def test_engines_are_printed_by_the_command(pair: DaemonProcess, client: UdpClient, tmp_path: Path) -> None:
+    def run(*arguments: str, port: int = pair.requests) -> subprocess.CompletedProcess[str]:
+        settings = (f"zmq.requests={port}", f"zmq.events={pair.events}", f"takes.folder={pair.takes}")
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "timbred", *arguments, *(f"--set={setting}" for setting in settings)],
+            capture_output=True, text=True, cwd=ROOT, env=environment(tmp_path, fake_engine=True), timeout=TIMEOUT_S,
+            check=False,
+        )  # fmt: skip
+
+    listed = json.loads(run("engines", "--json").stdout)
+    assert [(engine["number"], engine["device"], engine["state"]) for engine in listed] == [
+        (1, "cpu", "up"),
+        (2, "cuda:1", "up"),
+    ]
+    assert "hollow" in run("engines").stdout
+    missing = run("engines", port=1)
+    assert missing.returncode == 1
+    assert "timbred serve" in missing.stderr
+
+
 def test_engines_render_at_the_same_time(client: UdpClient, tmp_path: Path) -> None:
     for name in ("one", "two"):
         held(client, name, tmp_path / name)

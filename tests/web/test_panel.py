@@ -337,6 +337,13 @@ def test_panel_loads_and_unloads_models(page: Page) -> None:
     assert "3 MB" in page.text("[data-model=hollow]")
 
 
+def test_panel_lists_engines(page: Page) -> None:
+    page.press("2")
+    page.until("$('[data-engine=\"1\"]')?.dataset.state === 'up'")
+    page.until("$('[data-engine=\"1\"]').textContent.includes('in memory: hollow')")
+    assert "Engine 1: cpu" in page.text("[data-engine]")
+
+
 def test_panel_sets_the_tempo(page: Page) -> None:
     page.press("t")
     page.run("$('#tempo input').value = ''")

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +20,9 @@ from timbred import __version__, errors
 from timbred.access.policy import access_rules
 from timbred.cli.serve import run, running_daemon, settings_from
 from timbred.cli.terminal import error_console, show
+from timbred.client import DaemonNotFound
 from timbred.config import Config
+from timbred.ipc.devices import list_cuda_devices, read_places, share_of_machine
 from timbred.ipc.isolation import child_environment, python_command, safe_folder, torch_command
 from timbred.models.clap import CLAP_NAME, ClapEntry
 from timbred.models.registry import build
@@ -80,27 +83,49 @@ def _settings(config: Config) -> Iterator[Finding]:
         yield Finding("settings", "note", warning, "docs/settings.md lists the settings and their variables")
 
 
-def _device(config: Config) -> Iterator[Finding]:
-    command = torch_command("timbred.engine.device", "--device", config["device"])
+def _engines(config: Config) -> Iterator[Finding]:
+    """Check where the engines run, and the devices on this machine."""
+    try:
+        places = read_places(config["engines"], config["device"], list_cuda_devices)
+        for place in places:
+            share_of_machine(place, places, config["device.threads"], config["engine.memory"])
+    except errors.BadRequest as error:
+        yield Finding("engines", "bad", str(error), "set engines to auto")
+        return
+    local = [place.device for place in places if not place.address]
+    for address, count in Counter(place.address for place in places if place.address).items():
+        yield Finding("engines", "note", f"{count} on the Ray cluster at {address}", "timbred engines lists them")
+    if len(local) > 1:
+        yield Finding("engines", "good", f"{len(local)} on this machine: {', '.join(local)}")
+    yield from _devices(list(dict.fromkeys(local)))
+
+
+def _devices(names: list[str]) -> Iterator[Finding]:
+    """Check devices in a child process that imports torch."""
+    if not names:
+        return
+    command = torch_command("timbred.engine.device", "--device", *names)
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, check=True,
             env=child_environment(), cwd=safe_folder(),
         )  # fmt: skip
-        device = json.loads(done.stdout)
+        found = json.loads(done.stdout)
     except (subprocess.SubprocessError, ValueError) as error:
         detail = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
         yield Finding("device", "bad", detail[-1] if detail else "the engine can't be started", "reinstall timbred")
         return
+    yield from map(_device, found)
+
+
+def _device(device: dict[str, Any]) -> Finding:
     if "error" in device:
-        yield Finding("device", "bad", device["error"], "set device to auto")
-        return
+        return Finding("device", "bad", device["error"], "set engines and device to auto")
     total = device["memory_total"] / 1e9
     text = f"{device['device']}: {device['name']}, {device['precision']}, {total:.1f} GB, torch {device['torch']}"
     if device["device"] == "cpu":
-        yield Finding("device", "note", text, "sufficient for pocket; large models need a GPU")
-    else:
-        yield Finding("device", "good", text)
+        return Finding("device", "note", text, "sufficient for pocket; large models need a GPU")
+    return Finding("device", "good", text)
 
 
 def _sound(config: Config) -> Iterator[Finding]:
@@ -121,16 +146,16 @@ def _sound(config: Config) -> Iterator[Finding]:
 
 def _ports(config: Config) -> Iterator[Finding]:
     try:
-        status = run(_status(config))
+        answered = run(_status(config))
     except TimeoutError:
         yield Finding("daemon", "bad", "one is running but doesn't answer", "check its log; restart it")
         return
     except errors.AccessDenied as error:
         yield Finding("daemon", "bad", "one is running, and refuses this user", str(error))
         return
-    if status is not None:
+    if answered is not None:
         yield Finding("daemon", "good", f"one is running at {config['host']}:{config['zmq.requests']}")
-        yield from _processes(status)
+        yield from _processes(*answered)
         return
     yield Finding("daemon", "note", "none is running", "start it with: timbred serve")
     for name in ("osc.port", "zmq.requests", "zmq.events", "http.port"):
@@ -143,18 +168,21 @@ def _process(name: str, state: m.ProcessState, trouble: str, failed: Literal["no
     return Finding(f"running {name}", "good" if state == "up" else "note", state, "wait until it is ready")
 
 
-async def _status(config: Config) -> m.StatusReply | None:
-    """Return the running daemon's status; None if there is none."""
+async def _status(config: Config) -> tuple[m.StatusReply, list[m.Engine]] | None:
+    """Return the running daemon's status and its engines; None if there is none."""
     async with running_daemon(config) as daemon:
         if daemon is None:
             return None
         async with asyncio.timeout(STATUS_TIMEOUT_S):
-            return await daemon.status()
+            return await daemon.status(), await daemon.engines()
 
 
-def _processes(status: m.StatusReply) -> Iterator[Finding]:
-    """Check the running daemon's engine, player and background tasks."""
+def _processes(status: m.StatusReply, engines: list[m.Engine]) -> Iterator[Finding]:
+    """Check the running daemon's engines, player and background tasks."""
     yield _process("engine", status.engine, status.engine_trouble, "bad")
+    for engine in engines if len(engines) > 1 else ():
+        where = f"{engine.device} ({engine.name})" if engine.where == "local" else f"{engine.device} at {engine.where}"
+        yield _process(f"engine {engine.number} on {where}", engine.state, engine.trouble, "note")
     yield _process("player", status.player, status.player_trouble, "note")
     if status.denied:
         refused = f"{status.denied} attempts were refused ({errors.AccessDenied.code})"
@@ -254,7 +282,7 @@ def _clap(entry: ClapEntry) -> Finding:
 CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     _program,
     _settings,
-    _device,
+    _engines,
     _sound,
     _access,
     _ports,
@@ -268,6 +296,27 @@ DEVICE_COLUMNS = {"number": "number", "name": "name", "driver": "driver", "chann
 
 LISTING_TIMEOUT_S = 30.0
 """Seconds after which the audio system counts as blocked."""
+
+
+ENGINE_COLUMNS = {"number": "number", "where": "where", "device": "device", "state": "state", "models": "models",
+                  "memory_used": "MB used", "memory_total": "MB", "jobs": "jobs", "trouble": "remark"}  # fmt: skip
+
+
+def engines(as_json: bool, file: Path | None, flags: list[str]) -> None:
+    """Print the engines of the running daemon.
+
+    Raises:
+        DaemonNotFound: None is running.
+    """
+    config = settings_from(file, flags)
+    try:
+        answered = run(_status(config))
+    except TimeoutError:
+        raise errors.Internal("the running daemon doesn't answer: check its log, and restart it") from None
+    if answered is None:
+        raise DaemonNotFound("no daemon is running; start one with: timbred serve")
+    rows = [{name: getattr(engine, name) for name in engine.__struct_fields__} for engine in answered[1]]
+    show(rows, ENGINE_COLUMNS, as_json, "no engines")
 
 
 def devices(as_json: bool) -> None:

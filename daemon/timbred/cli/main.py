@@ -310,6 +310,14 @@ def doctor(json: AsJson = False, settings: Settings = None, config: ConfigFile =
 
 
 @app.command()
+def engines(json: AsJson = False, settings: Settings = None, config: ConfigFile = None) -> None:
+    """List the engines of the running daemon, with their devices, models and jobs."""
+    from timbred.cli.doctor import engines as run
+
+    run(json, config, settings or [])
+
+
+@app.command()
 def devices(json: AsJson = False) -> None:
     """List the audio output devices."""
     from timbred.cli.doctor import devices as run

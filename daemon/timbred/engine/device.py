@@ -102,8 +102,8 @@ def probe(setting: str) -> dict[str, object]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="timbred-probe")
-    parser.add_argument("--device", default="auto")
-    json.dump(probe(parser.parse_args().device), sys.stdout)
+    parser.add_argument("--device", nargs="+", default=["auto"])
+    json.dump([probe(device) for device in parser.parse_args().device], sys.stdout)
 
 
 def precision_of(module: torch.nn.Module) -> torch.dtype:

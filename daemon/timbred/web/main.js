@@ -5,6 +5,7 @@ import * as api from "./api.js";
 import { Composer } from "./composer.js";
 import { Connection, nameOfThisPage } from "./connection.js";
 import { find, set, write } from "./dom.js";
+import { EngineList } from "./engine_list.js";
 import { StatusBar, Tempo } from "./status_bar.js";
 import { History } from "./history.js";
 import { localStore, tabStorage } from "./storage.js";
@@ -74,6 +75,7 @@ class Panel {
     this.takeView = new TakeView(find("take-view"), { sounds, takesFolder: session.takes_folder, actions });
     this.history = new History(find("history"), { sounds, actions, choose: (take) => this.select(take) });
     this.models = new ModelList(find("models"), own, { defaultModel, changed: (model) => this.composer.addModel(model) });
+    this.engines = new EngineList(find("models"), own);
     this.voices = new VoiceList(find("voices"), own, allClients, {
       playKeys: keysOf(schema, "play"),
       setKeys: keysOf(schema, "set"),
