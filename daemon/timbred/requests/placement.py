@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 MAX_OVERTAKEN = 16
 """Later jobs of the same or a lower priority that may be placed before a waiting job."""
 
-LOOKAHEAD_JOBS = 64
+LOOKAHEAD_JOBS = 32
 """Waiting jobs that are considered for one placement, in the order in which they will run."""
 
 BATCH_COSTS = {"cuda": 0.2, "mps": 0.7, "cpu": 0.85}
