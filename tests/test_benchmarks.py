@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import chaos, defaults, full_size
+from benchmarks import chaos, defaults, full_size, placement
 from benchmarks.__main__ import DEFAULT_BENCHMARKS, NAMED_BENCHMARKS
 from benchmarks.chaos_stage import Outcome
 from tests.processes import none_left
@@ -68,6 +68,15 @@ def test_chaos_counts_and_reports_a_broken_guarantee():
     assert lines[2].split() == ["broken", "1", "1"]
     assert "skipped: no jackd" in lines[3]
     assert lines[4] == "  FAILED  broken: no end"
+
+
+def test_placement_simulation_ends_every_request_and_repeats_itself():
+    outcomes = [placement.Simulation(engine_count=4, request_count=400).run() for _ in range(2)]
+    assert outcomes[0].done + outcomes[0].refused == 400
+    assert outcomes[0].waits == outcomes[1].waits
+    assert sum(outcomes[0].waits["live"]) / len(outcomes[0].waits["live"]) < sum(outcomes[0].waits["background"]) / len(
+        outcomes[0].waits["background"]
+    )
 
 
 def test_full_size_has_the_published_sizes():

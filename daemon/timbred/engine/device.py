@@ -42,7 +42,9 @@ def choose_device(setting: str) -> ComputeDevice:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise BadRequest(f"setting device: {setting!r} can't be used here ({reason}); set it to auto or cpu") from error
+        raise BadRequest(
+            f"the device {setting!r} can't be used here ({reason}); set engines, or device, to auto or cpu"
+        ) from error
     return ComputeDevice(device, _display_name(device), _choose_precision(device))
 
 

@@ -256,7 +256,8 @@ class EngineGroup:
         record.trouble, record.ready, record.load = "", ready, None
         record.description = f"{ready.device_name}, {ready.precision}"
         record.kind = f"{record.device_type} {record.description}"
-        record.connection.send(self._set_yield)
+        if not record.connection.place.address:
+            record.connection.send(self._set_yield)
         return record
 
     def engine_lost(self, number: int) -> None:
@@ -430,10 +431,14 @@ class EngineGroup:
     # orders
 
     def set_yield(self, frame_rate: float) -> None:
-        """Have engines pause after each step for a render loop of `frame_rate` frames a second; 0 for never."""
+        """Have this machine's engines pause after each step for a render loop of `frame_rate` frames a second.
+
+        0 for never.
+        """
         self._set_yield = engine_messages.SetYield(frame_rate=frame_rate)
         for record in self.records.values():
-            record.connection.send(self._set_yield)
+            if not record.connection.place.address:
+                record.connection.send(self._set_yield)
 
     def render(
         self,

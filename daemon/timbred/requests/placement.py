@@ -217,22 +217,26 @@ def choose_engine(
     best: EngineLoad | None = None
     best_open: EngineLoad | None = None
     best_finish = best_open_finish = math.inf
-    for engine in engines:
-        number, elapsed = engine.number, now - engine.as_of
+    for engine in engines:  # without calls where possible: with 64 engines each one takes microseconds
+        elapsed = now - engine.as_of
         backlog = engine.backlogs[rank]
         finish = durations[engine.kind]
         wait = backlog.seconds - elapsed
-        if key in backlog.batches:
-            count, batch_s = backlog.batches[key]
-            wait -= batch_s
-            finish *= 1.0 + engine.batch_cost * count
+        batch = backlog.batches.get(key)
+        if batch is not None:
+            wait -= batch[1]
+            finish *= 1.0 + engine.batch_cost * batch[0]
         if model not in engine.resident:
-            wait = max(wait, load_wait(demand, engine, now))
-        is_open = (engine.job_count == 0 if runs_alone else engine.room > 0 or rank == 0) and number not in kept
+            load_s = load_wait(demand, engine, now)
+            wait = load_s if load_s > wait else wait
+        is_open = engine.job_count == 0 if runs_alone else engine.room > 0 or rank == 0
+        if kept and engine.number in kept:
+            is_open = False
         if not is_open:
-            wait = max(wait, (engine.backlogs[2].seconds if runs_alone else engine.first_end_s) - elapsed)
+            free_s = (engine.backlogs[2].seconds if runs_alone else engine.first_end_s) - elapsed
+            wait = free_s if free_s > wait else wait
         if queued_s:
-            wait += queued_s.get(number, 0.0)
+            wait += queued_s.get(engine.number, 0.0)
         if wait > 0.0:
             finish += wait
         if best is None or finish < best_finish or (finish == best_finish and engine.job_count < best.job_count):
