@@ -41,9 +41,9 @@ check: .venv/.installed-for-tests
 # generated files, then the site, into `site`; a warning fails it
 docs: .venv/.installed-for-docs
 	$(BIN)/python -m timbred.protocol.describe > .generated && mv .generated docs/protocol.md
-	$(BIN)/python -m timbred.cli.reference > .generated && mv .generated docs/settings.md
+	$(BIN)/python docs/hooks/settings.py > .generated && mv .generated docs/settings.md
 	$(BIN)/python -m max_patches.generate
-	$(BIN)/python -m timbred.client.generate_requests > .generated && mv .generated daemon/timbred/client/requests.py
+	$(BIN)/python bridges/python/generate_requests.py > .generated && mv .generated daemon/timbred/client/requests.py
 	$(BIN)/python bridges/touchdesigner/write_vocabulary.py > .generated && mv .generated bridges/touchdesigner/timbred_vocabulary.py
 	$(BIN)/python -m bridges.puredata.source
 	$(BIN)/python -m bridges.supercollider.source

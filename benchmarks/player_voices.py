@@ -9,8 +9,7 @@ from benchmarks.machine import machine
 from timbred.ipc.player_messages import Moment
 from timbred.player.beat_grid import BeatGrid
 from timbred.player.mixer.mixer import Mixer
-from timbred.player.mixer.source import VoiceSource
-from timbred.player.mixer.voice import StartVoice
+from timbred.player.mixer.voice import StartVoice, VoiceSource
 from timbred.player.process.devices import BLOCK_FRAMES
 from timbred.player.process.player_loop import MAX_BLOCK_FRAMES
 

@@ -6,7 +6,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 
-from timbred.client import AsyncTimbred, Timbred, generate_requests, requests
+from bridges.python import generate_requests
+from timbred.client import AsyncTimbred, Timbred, requests
 from timbred.client.async_client import belongs, ends
 from timbred.protocol import json
 from timbred.protocol import messages as m

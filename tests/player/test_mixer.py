@@ -12,8 +12,15 @@ from timbred.errors import BadRequest, Busy
 from timbred.ipc.player_messages import Moment
 from timbred.player.beat_grid import BeatGrid
 from timbred.player.mixer.mixer import DEFAULT_CROSSFADE_S, MAX_LAYERS, MAX_WAITING_COMMANDS, Mixer
-from timbred.player.mixer.source import ReadHead, VoiceSource
-from timbred.player.mixer.voice import EndVoice, StartVoice, VoiceFinished, VoiceStarted, VoiceStopped
+from timbred.player.mixer.voice import (
+    EndVoice,
+    ReadHead,
+    StartVoice,
+    VoiceFinished,
+    VoiceSource,
+    VoiceStarted,
+    VoiceStopped,
+)
 
 RATE = 48_000
 NOW = Moment()

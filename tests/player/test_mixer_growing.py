@@ -16,8 +16,7 @@ from tests.player.test_mixer import NOW, largest_step, mixer, noise, sine
 from tests.test_server import TIMEOUT_S, audioldm, importable, running
 from timbred.audio import Samples
 from timbred.ipc.player_messages import Moment
-from timbred.player.mixer.source import VoiceSource
-from timbred.player.mixer.voice import RESUME_AFTER_S, STARVED_FADE_S, EndVoice, StartVoice, VoiceFinished
+from timbred.player.mixer.voice import RESUME_AFTER_S, STARVED_FADE_S, EndVoice, StartVoice, VoiceFinished, VoiceSource
 from timbred.protocol import messages as m
 from timbred.protocol.schema import name_of
 

@@ -17,8 +17,7 @@ from timbred.audio import Samples
 from timbred.ipc.player_messages import Moment
 from timbred.player.beat_grid import BeatGrid
 from timbred.player.mixer.mixer import Mixer
-from timbred.player.mixer.source import VoiceSource
-from timbred.player.mixer.voice import StartVoice, VoiceStarted
+from timbred.player.mixer.voice import StartVoice, VoiceSource, VoiceStarted
 from timbred.player.process.devices import DeviceClock
 from timbred.player.process.player_loop import PlayerLoop
 

@@ -10,8 +10,7 @@ from timbred.audio import Clip, SampleRate, Samples
 from timbred.ipc.player_messages import Moment
 from timbred.player.beat_grid import BeatGrid
 from timbred.player.mixer.mixer import Mixer
-from timbred.player.mixer.source import VoiceSource
-from timbred.player.mixer.voice import StartVoice
+from timbred.player.mixer.voice import StartVoice, VoiceSource
 from timbred.requests.playback import MIN_RESAMPLED_SPEED, prepare_speed
 
 RATE = 48_000

@@ -9,7 +9,6 @@ from timbred.errors import BadRequest, Busy
 from timbred.ipc.player_messages import Moment
 from timbred.player.beat_grid import BeatGrid, StartTime, move_start, resolve_moment
 from timbred.player.mixer.master_bus import DcBlocker, Limiter
-from timbred.player.mixer.source import VoiceSource, has_attack
 from timbred.player.mixer.voice import (
     EndVoice,
     Glide,
@@ -17,9 +16,11 @@ from timbred.player.mixer.voice import (
     StartVoice,
     VoiceFinished,
     VoiceLayer,
+    VoiceSource,
     VoiceStarted,
     VoiceStopped,
     WaitingVoice,
+    has_attack,
 )
 
 VOICE_COUNT = 64

@@ -27,8 +27,7 @@ from timbred.audio import Samples
 from timbred.ipc import player_messages
 from timbred.player.beat_grid import BeatGrid
 from timbred.player.mixer.mixer import Mixer
-from timbred.player.mixer.source import VoiceSource
-from timbred.player.mixer.voice import EndVoice, StartVoice, VoiceFinished, VoiceStarted, VoiceStopped
+from timbred.player.mixer.voice import EndVoice, StartVoice, VoiceFinished, VoiceSource, VoiceStarted, VoiceStopped
 from timbred.player.process import devices
 from timbred.player.process.devices import BLOCK_FRAMES, DeviceClock, Output
 

@@ -1,4 +1,4 @@
-"""Generation of the page of settings and commands: `python -m timbred.cli.reference`."""
+"""Generation of the page of settings and commands: `python docs/hooks/settings.py > docs/settings.md`."""
 
 from typing import Any
 
