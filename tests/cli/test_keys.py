@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import stat
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,13 +13,16 @@ import pytest
 from tests.integration.conftest import StartDaemon, start_daemon
 from tests.integration.daemons import DaemonProcess
 from tests.keys_home import BEYOND, TOKEN, KeysHome
+from tests.patience import TIMEOUT_S
 from tests.transports.test_tokens import Answer
 from timbred.access.keys import hexadecimal, make_key_pair, read_own_key, read_token, read_trusted_keys
 from timbred.access.policy import access_rules
 from timbred.cli import doctor, keys
+from timbred.cli.demo import OscConnection
 from timbred.cli.main import main
 from timbred.config import load
 from timbred.errors import AccessDenied, BadRequest, ShuttingDown
+from timbred.protocol.osc_packets import write_message
 
 __all__ = ["start_daemon"]
 
@@ -164,8 +169,6 @@ def test_keys_token_prints_the_one_in_force(keys_home: KeysHome, capsys: Capture
 
 
 def get(daemon: DaemonProcess, path: str, cookie: str = "") -> Answer:
-    import socket
-
     with socket.create_connection(("127.0.0.1", daemon.http)) as connection:
         fields = f"Host: a\r\nConnection: close\r\n{f'Cookie: {cookie}' if cookie else 'X: y'}\r\n"
         connection.sendall(f"GET {path} HTTP/1.1\r\n{fields}\r\n".encode())
@@ -253,6 +256,38 @@ def test_doctor_names_missing_keys_and_faults(keys_home: KeysHome) -> None:
         access_rules(load(None, {}, BEYOND))
 
 
+def test_doctor_reports_a_daemon_that_refuses_this_user(
+    tmp_path: Path, keys_home: KeysHome, start_daemon: StartDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = start_daemon(*BEYOND, more={"XDG_CONFIG_HOME": str(keys_home.config)})
+    monkeypatch.setattr("timbred.cli.serve.ANSWER_TIMEOUT_S", TIMEOUT_S)
+    settings = load(None, {}, [f"zmq.requests={daemon.requests}"])
+    running = {finding.what: finding for finding in doctor._ports(settings)}  # pyright: ignore[reportPrivateUsage]
+    assert running["daemon"].state == "good"
+    assert running["access so far"].found.startswith(f"refused attempts ({AccessDenied.code}): ")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "another user's"))
+    (refused,) = doctor._ports(settings)  # pyright: ignore[reportPrivateUsage]
+    assert (refused.state, "timbred keys make" in refused.remedy) == ("bad", True)
+
+
+def test_demo_reports_a_daemon_that_does_not_allow_this_machine() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(("127.0.0.1", 0))
+        connection = OscConnection(*daemon.getsockname())
+
+        def refuse() -> None:
+            _, client = daemon.recvfrom(1000)
+            arguments = ("ping", AccessDenied.code, "OSC from 10.0.0.1 isn't allowed")
+            daemon.sendto(write_message("/timbred/fail", arguments), client)
+
+        answering = threading.Thread(target=refuse)
+        answering.start()
+        with pytest.raises(AccessDenied, match="OSC from 10"):
+            connection.is_answered()
+        answering.join()
+        connection.close()
+
+
 def test_serve_refuses_to_start_beyond_loopback_without_keys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
@@ -265,7 +300,3 @@ def test_serve_refuses_to_start_beyond_loopback_without_keys(
 
 
 PORTS = ("osc.port", "zmq.requests", "zmq.events", "http.port")
-
-
-def test_access_denied_is_the_error_of_its_code() -> None:
-    assert AccessDenied.code == "access-denied"

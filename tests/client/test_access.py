@@ -151,8 +151,10 @@ def test_say_renders_with_the_keys_of_the_host(
     rack: KeysHome,
     laptop: KeysHome,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     address = own_address()
+    monkeypatch.setattr("timbred.cli.serve.ANSWER_TIMEOUT_S", TIMEOUT_S)
     befriend(rack, laptop, address)
     daemon = start(start_daemon, rack)
     settings = ("--set", f"host={address}", "--set", f"zmq.requests={daemon.requests}")

@@ -15,7 +15,7 @@ from timbred import __version__
 from timbred.cli.serve import settings_from
 from timbred.cli.terminal import Display, display
 from timbred.client.connection import reachable
-from timbred.errors import ForbiddenPath, Internal, ShuttingDown, TimbredError, from_code
+from timbred.errors import AccessDenied, ForbiddenPath, Internal, ShuttingDown, TimbredError, from_code
 from timbred.ipc.socket_folder import TemporaryFile, make_file
 from timbred.protocol.keys import VOICE_COUNT
 from timbred.protocol.osc_packets import Argument, read_packet, write_message
@@ -77,12 +77,20 @@ class OscConnection:
         return [(message.address.removeprefix(ROOT), message.arguments) for message in read_packet(packet)]
 
     def is_answered(self) -> bool:
-        """Tell if a daemon answers a ping."""
+        """Tell if a daemon answers a ping.
+
+        Raises:
+            AccessDenied: It is on another machine, and doesn't allow this one.
+        """
         try:
             self.send("ping")
-            return any(name == "pong" for name, _ in self.receive(PING_TIMEOUT_S))
+            answers = self.receive(PING_TIMEOUT_S)
         except ConnectionError:
             return False
+        for name, arguments in answers:
+            if name == "fail" and arguments[1:2] == [AccessDenied.code]:
+                raise AccessDenied(str(arguments[2]))
+        return any(name == "pong" for name, _ in answers)
 
 
 class DemoDaemon:

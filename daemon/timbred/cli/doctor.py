@@ -185,7 +185,7 @@ def _processes(status: m.StatusReply, engines: list[m.Engine]) -> Iterator[Findi
         yield _process(f"engine {engine.number} on {where}", engine.state, engine.trouble, "note")
     yield _process("player", status.player, status.player_trouble, "note")
     if status.denied:
-        refused = f"{status.denied} attempts were refused ({errors.AccessDenied.code})"
+        refused = f"refused attempts ({errors.AccessDenied.code}): {status.denied}"
         yield Finding("access so far", "note", refused, "the daemon's log names each source once")
     if status.faults:
         yield Finding("background tasks", "note", status.faults, "the daemon's log has the details; please report it")

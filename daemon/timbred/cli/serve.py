@@ -70,7 +70,10 @@ def run(main: Coroutine[Any, Any, Result]) -> Result:
 
 
 ANSWER_TIMEOUT_S = 0.5
-"""Seconds after which no daemon counts as running."""
+"""Seconds after which no daemon counts as running on this machine."""
+
+REMOTE_ANSWER_TIMEOUT_S = 5.0
+"""Seconds after which no daemon counts as running on another machine."""
 
 
 class CliConnection(Protocol):
@@ -106,11 +109,16 @@ class OwnDaemon:
 
 @asynccontextmanager
 async def running_daemon(config: Config) -> AsyncGenerator[AsyncTimbred | None]:
-    """Yield the client of the daemon with these settings, or None if it isn't running."""
+    """Yield the client of the daemon with these settings, or None if it isn't running.
+
+    Raises:
+        AccessDenied: It refuses this user's keys.
+    """
     address = address_of_daemon(config)
+    within_s = ANSWER_TIMEOUT_S if is_own_address(address.host) else REMOTE_ANSWER_TIMEOUT_S
     async with AsyncTimbred(address.host, address.requests, address.events) as timbred:
         try:
-            await timbred.connect(ANSWER_TIMEOUT_S)
+            await timbred.connect(within_s)
         except DaemonNotFound:
             yield None
         else:

@@ -14,7 +14,7 @@ export class Connection {
     this.client = client;
     this.pingRequest = pingRequest;
     this.state = "connecting";
-    this.listeners = { event: [], state: [], open: [] };
+    this.listeners = { event: [], state: [], open: [], close: [] };
     this.tries = 0;
     this.socket = null;
     this.pingedAt = null;
@@ -22,7 +22,7 @@ export class Connection {
     this.lastPingAt = 0;
   }
 
-  /** Adds a listener: `event` for each event, `state` for each change of state, `open` for each new connection. */
+  /** Adds a listener: `event` for each event, `state` for each change of state, `open` and `close` for each connection. */
   on(name, listener) {
     this.listeners[name].push(listener);
     return this;
@@ -64,6 +64,7 @@ export class Connection {
   closed() {
     this.socket = null;
     this.setState("closed");
+    this.emit("close");
     const wait = RETRY_DELAYS_MS[Math.min(this.tries, RETRY_DELAYS_MS.length - 1)];
     this.tries += 1;
     setTimeout(() => this.socket ?? this.connect(), wait);

@@ -34,7 +34,7 @@ async function start() {
   const own = new Connection(page.name, { pingRequest: { type: "status" } });
   const allClients = new Connection(`${page.name}-all`);
   const panel = new Panel(own, allClients, session, schema);
-  own.on("state", (state) => panel.showConnection(state)).on("open", () => panel.opened());
+  own.on("state", (state) => panel.showConnection(state)).on("open", () => panel.opened()).on("close", () => panel.reportDenial());
   allClients.on("open", () => allClients.send({ type: "notify", on: 1 }));
   own.start();
   allClients.start();
@@ -111,6 +111,14 @@ class Panel {
     write(find("connection-alert"), alert);
     this.activity.note(state === "open" ? "open" : "fail", state === "open" ? "connected" : CONNECTION_ALERTS[state] ?? state);
     if (state === "open") announce("connected");
+  }
+
+  /** Reports, after a failed connection, that the daemon runs but doesn't let this browser in any more. */
+  async reportDenial() {
+    const failure = await api.session().then(() => null, (error) => error);
+    if (failure?.code !== "access-denied" || this.own.open) return;
+    write(find("connection-state"), failure.code);
+    write(find("connection-alert"), failure.message);
   }
 
   /** Handles a new connection: queries everything that may have changed meanwhile. */
