@@ -2,6 +2,7 @@
 
 import ipaddress
 import logging
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -210,6 +211,19 @@ def test_access_rules_have_keys_token_and_addresses(keys_home: KeysHome) -> None
     assert rules.token == TOKEN
     assert rules.allow.allows("10.1.2.3")
     assert TOKEN not in repr(rules)
+
+
+def test_allow_list_may_be_a_list_in_the_settings_file(tmp_path: Path) -> None:
+    file = tmp_path / "timbred.toml"
+    file.write_text('[access]\nallow = ["10.0.0.1", "10.1.0.0/16"]\n', "ascii")
+    allow = AllowList(load(file, {}, [])["access.allow"])
+    assert [allow.allows(address) for address in ("10.0.0.1", "10.1.9.9", "10.2.0.1")] == [True, True, False]
+
+
+def test_access_token_is_in_no_message_about_settings() -> None:
+    with pytest.raises(BadRequest) as refused:
+        load(None, {}, [f"access.token={TOKEN}\0"])
+    assert TOKEN not in refused.value.message
 
 
 def test_read_access_token_prefers_the_setting(keys_home: KeysHome) -> None:

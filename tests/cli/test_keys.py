@@ -12,7 +12,7 @@ import pytest
 
 from tests.integration.conftest import StartDaemon, start_daemon
 from tests.integration.daemons import DaemonProcess
-from tests.keys_home import BEYOND, TOKEN, KeysHome
+from tests.keys_home import BEYOND, TOKEN, KeysHome, own_address
 from tests.patience import TIMEOUT_S
 from tests.transports.test_tokens import Answer
 from timbred.access.keys import hexadecimal, make_key_pair, read_own_key, read_token, read_trusted_keys
@@ -186,6 +186,8 @@ def test_keys_link_opens_the_panel_of_the_running_daemon(
     runs("keys", "link", "--host", "rack.local", *settings)
     link = capsys.readouterr().out.strip()
     assert link.startswith(f"http://rack.local:{daemon.http}/access/link/")
+    runs("keys", "link", "--set", f"http.port={daemon.http}")
+    assert capsys.readouterr().out.startswith(f"http://{own_address()}:{daemon.http}/access/link/")
     path = link.partition(str(daemon.http))[2]
     cookie = get(daemon, path).headers["set-cookie"].partition(";")[0]
     assert get(daemon, "/status", cookie).status == 200

@@ -31,6 +31,7 @@ from timbred.cli.serve import settings_from
 from timbred.cli.terminal import show
 from timbred.client.connection import reachable
 from timbred.config import Config
+from timbred.transports.sockets import is_loopback, resolve
 
 LINK_TIMEOUT_S = 5.0
 """Seconds in which the running daemon has to answer."""
@@ -171,7 +172,7 @@ def link(host: str | None, file: Path | None, flags: list[str]) -> None:
     config = settings_from(file, flags)
     address, port = reachable(config["host"]), int(config["http.port"])
     path = request_link(address, port, _token(config))
-    shown = host or (_own_address() if address != config["host"] else address)
+    shown = host or (_own_address() if is_loopback(resolve(address)[1]) else address)
     print(f"http://{f'[{shown}]' if ':' in shown else shown}:{port}{path}")
 
 
