@@ -224,6 +224,16 @@ async def test_relay_fails_only_the_order_whose_files_are_missing(monkeypatch: p
         await daemon.until(engine_messages.JobRendered)
 
 
+async def test_relay_ends_when_an_order_with_files_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """No job is forgotten: the daemon renders it again."""
+    model = write_model(tmp_path / "daemon" / "m")
+    async with relayed(monkeypatch, tmp_path) as (daemon, node, task):
+        node.replies["place"] = "garbage"
+        await daemon.say(render(str(model)))
+        with pytest.raises(NodeLost, match="returned str about files"):
+            await asyncio.wait_for(task, TIMEOUT_S)
+
+
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -136,6 +137,48 @@ def client(shared_cluster: RayCluster, start_daemon: StartDaemon) -> Iterator[Ud
         yield made
 
 
+class SlowAddress:
+    """An address that accepts connections, and passes bytes on to another port only once it is `released`."""
+
+    def __init__(self, port: int) -> None:
+        self.released = threading.Event()
+        self.waiting = threading.Event()
+        self._target = port
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.address = f"ray://127.0.0.1:{self._server.getsockname()[1]}"
+        self._start(self._accept)
+
+    def close(self) -> None:
+        self.released.set()
+        self._server.close()
+
+    def _start(self, work: Callable[..., None], *arguments: Any) -> None:
+        threading.Thread(target=work, args=arguments, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                near, _ = self._server.accept()
+                self._start(self._connect, near)
+
+    def _connect(self, near: socket.socket) -> None:
+        first = near.recv(65536)
+        if not first:  # only to see if somebody listens
+            near.close()
+            return
+        self.waiting.set()
+        self.released.wait(TIMEOUT_S)
+        far = socket.create_connection(("127.0.0.1", self._target))
+        far.sendall(first)
+        self._start(self._copy, near, far)
+        self._start(self._copy, far, near)
+
+    def _copy(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError), source, target:
+            while received := source.recv(65536):
+                target.sendall(received)
+
+
 def trouble(daemon: DaemonProcess) -> str:
     """Why no engine can be started, once that is known."""
     with connect(f"ws://127.0.0.1:{daemon.http}/ws", open_timeout=TIMEOUT_S) as page:
@@ -253,6 +296,36 @@ def test_ray_nodes_render_the_job_of_a_killed_node_elsewhere(
         assert first not in cluster.engines()
 
 
+def test_ray_nodes_take_the_jobs_of_each_other(start_cluster: StartCluster, start_daemon: StartDaemon, tmp_path: Path):
+    """Two engines on three nodes: the loss of one leaves the other's job alone, and its own job is rendered again."""
+    cluster = start_cluster(3)
+    daemon = start_daemon(cluster.address, f"engines={cluster.address} 2")
+    with clients.tcp(daemon.osc) as client:
+        engines = cluster.wait_for_engines(2)
+        names = [f"n{number}" for number in range(4)]
+        for name in names:
+            client.say("generate", name, f"wait {tmp_path / 'go'}", "@seconds", 0.2, "@steps", 3)
+        client.until_step(names[0])
+        killed, (pid,) = next(iter(engines.items()))
+        engine = psutil.Process(pid)
+        cluster.kill_node(killed)
+        assert gone([engine])
+        (tmp_path / "go").touch()
+        heard = client.until_ends(*names)
+        assert {events[-1].name for events in heard.values()} == {"done"}
+        client.nothing_more()
+        assert killed not in cluster.wait_for_engines(2)
+
+
+def test_ray_nodes_stand_beside_an_engine_of_the_daemon(start_daemon: StartDaemon):
+    """The cluster can't be reached: requests are rendered here."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    daemon = start_daemon(f"ray://127.0.0.1:{port}", f"engines=cpu ray://127.0.0.1:{port} 1")
+    with clients.udp(daemon.osc) as client:
+        client.make_take("pad")
+
+
 def test_ray_nodes_lose_no_request_while_one_joins_and_one_leaves(
     start_cluster: StartCluster, start_daemon: StartDaemon
 ):
@@ -324,6 +397,16 @@ def test_ray_nodes_at_an_address_that_is_silent_are_given_up(start_daemon: Start
     with socket.create_server(("127.0.0.1", 0)) as server:
         text = trouble(start_daemon(f"ray://127.0.0.1:{server.getsockname()[1]}"))
     assert "no Ray answers there" in text
+
+
+def test_ray_nodes_at_an_address_that_answers_late_are_used(shared_cluster: RayCluster, start_daemon: StartDaemon):
+    slow = SlowAddress(shared_cluster.port)
+    with contextlib.closing(slow), clients.udp(start_daemon(slow.address).osc) as client:
+        assert slow.waiting.wait(TIMEOUT_S)
+        client.say("generate", "early", "pad", "@seconds", 0.2, "@steps", 1)
+        assert client.receive().name == "queued"
+        slow.released.set()
+        assert order(client.until_end()) == SOUND[1:]
 
 
 def test_ray_nodes_at_a_closed_address_are_reported(start_daemon: StartDaemon):

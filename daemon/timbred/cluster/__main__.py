@@ -132,6 +132,8 @@ class Relay:
     _jobs: dict[int, HeldOrder] = field(default_factory=dict[int, HeldOrder])
     _loads: dict[str, HeldOrder] = field(default_factory=dict[str, HeldOrder])
     _background: "set[asyncio.Task[None]]" = field(default_factory=set)
+    _fault: asyncio.Event = field(default_factory=asyncio.Event)
+    _fault_text: str = ""
 
     async def run(self) -> None:
         """Pass messages in both directions until the daemon has the engine quit.
@@ -141,13 +143,16 @@ class Relay:
         """
         orders = asyncio.create_task(self._pass_orders())
         messages = asyncio.create_task(self._pass_messages())
+        fault = asyncio.create_task(self._fault.wait())
         try:
-            await asyncio.wait({orders, messages}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({orders, messages, fault}, return_when=asyncio.FIRST_COMPLETED)
             for task in (messages, orders):
                 if task.done():
                     task.result()
+            if self._fault_text:
+                raise NodeLost(self._fault_text)
         finally:
-            for task in (orders, messages, *self._background, *self._fetches.values()):
+            for task in (orders, messages, fault, *self._background, *self._fetches.values()):
                 task.cancel()
 
     # from the engine
@@ -293,7 +298,7 @@ class Relay:
                 await self.daemon.send(engine_messages.encode(loading))
 
     def _start(self, work: Any) -> "asyncio.Task[None]":
-        """Run a coroutine beside the two directions; if the node is lost in it, `receive` fails too."""
+        """Run a coroutine beside the two directions; an error in it ends the relay, so that no order is forgotten."""
         task: asyncio.Task[None] = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._ended)
@@ -302,7 +307,8 @@ class Relay:
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.warning("an order wasn't passed on: %s", error)
+            self._fault_text = str(error) if isinstance(error, NodeLost) else f"{type(error).__name__}: {error}"
+            self._fault.set()
 
 
 def _read_chunk(path: Path, offset: int) -> bytes:
@@ -341,7 +347,7 @@ async def _run(options: argparse.Namespace) -> int:
     loop = asyncio.get_running_loop()
     exit_with_daemon(options.address, lambda: _set_soon(loop, ending))
     node: RayNode | None = None
-    reason = ""
+    reason = name = ""
     try:
         ray = await asyncio.to_thread(connect, options.ray)
         node, name = await place(ray, options)
@@ -352,7 +358,7 @@ async def _run(options: argparse.Namespace) -> int:
     except CannotPlace as error:
         reason = str(error)
     except NodeLost as lost:
-        reason = f"the engine in the cluster {options.ray} is lost: {lost}"
+        reason = f"the engine on the node {name} of {options.ray} is lost: {lost}"
     if reason:
         log.error("%s", reason)
         await daemon.send(
