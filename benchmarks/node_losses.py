@@ -16,14 +16,15 @@ from pathlib import Path
 import psutil
 
 from benchmarks.chaos_stage import CountingClient, Event, chaos_daemon, wait_for_exit
-from tests.ray_cluster import FAKE_ENGINE, RayCluster
+from tests.processes import python_path
+from tests.ray_cluster import FAKE_ENGINE, ROOT, RayCluster
 
 NODES = 3
 KILLS = 20
 REQUESTS_PER_KILL = 3
 
 TIMED_REQUESTS = 20
-TIMED_SOUND_S = 10.0
+TIMED_SOUND_S = 5.0
 
 EXIT_TIMEOUT_S = 60.0
 """Seconds in which the engine of a killed node exits."""
@@ -38,7 +39,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="node-losses-") as folder:
         cluster = RayCluster(Path(folder), NODES)
         try:
-            os.environ["TIMBRED_ENGINE_PROGRAM"] = FAKE_ENGINE
+            os.environ |= {"TIMBRED_ENGINE_PROGRAM": FAKE_ENGINE, "PYTHONPATH": python_path(ROOT, ROOT / "daemon")}
             with chaos_daemon("player.device=none") as daemon:
                 local_s = time_requests(CountingClient(daemon.ports))
             with chaos_daemon("player.device=none", f"engines={cluster.address} 1") as daemon:
@@ -60,7 +61,9 @@ def time_requests(client: CountingClient) -> list[float]:
     for number in range(TIMED_REQUESTS + 1):
         sent_at = time.monotonic()
         client.send("generate", id=f"timed-{number}", prompt="pad", seconds=TIMED_SOUND_S, steps=4)
-        client.until_end(f"timed-{number}")
+        end = client.until_end(f"timed-{number}")
+        if end is None or end["type"] != "done":
+            raise RuntimeError(f"no sound: {end}")
         seconds.append(time.monotonic() - sent_at)
     return seconds[1:]  # the first one waits for the engine
 
@@ -78,9 +81,9 @@ def report_times(local_s: list[float], cluster_s: list[float]) -> None:
 def kill_one(cluster: RayCluster, client: CountingClient, go: Path, number: int) -> float:
     """Kill the node of a held request, and return the seconds until it is done elsewhere."""
     held = f"held-{number}"
-    client.send("generate", id=held, prompt=f"wait {go}", seconds=0.2, steps=3)
+    client.send("generate", id=held, prompt=f"wait {go}", seconds=0.5, steps=3)
     for other in range(1, REQUESTS_PER_KILL):
-        client.send("generate", id=f"beside-{number}-{other}", prompt="pad", seconds=0.2, steps=3)
+        client.send("generate", id=f"beside-{number}-{other}", prompt="pad", seconds=0.5, steps=3)
     client.until(lambda event: is_step(event, held))
     ((node, pids),) = cluster.engines().items()
     engines = [psutil.Process(pid) for pid in pids]
