@@ -25,6 +25,7 @@ BY_HAND = (
     "CONTRIBUTING.md",
     "docs/guide.md",
     "docs/access.md",
+    "docs/laptop-and-rack.md",
     "docs/architecture.md",
     "docs/concepts.md",
     "docs/python.md",
