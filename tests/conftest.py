@@ -64,6 +64,7 @@ LONGEST_FILES = (
     "tests/test_wheel.py",
     "tests/bridges/test_touchdesigner.py",
     "tests/integration/test_clap.py",
+    "tests/client/test_access.py",
 )
 """Test files that take longest, from the longest on."""
 

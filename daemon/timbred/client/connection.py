@@ -178,8 +178,9 @@ def access_denied(address: DaemonAddress, refusal: Refusal, keys: CurveKeys | No
             )
         case "other key":
             remedy = (
-                "has another key than the one that is trusted for its host, or ended the connection; compare with "
-                "`timbred keys` there, and replace it: timbred keys trust NAME KEY --replace"
+                "has another key than the one that is trusted for its host, or uses no keys; compare with `timbred "
+                "keys` there, and replace it (timbred keys trust NAME KEY --replace) or remove it (timbred keys remove "
+                "NAME)"
             )
     return errors.AccessDenied(f"{where} {remedy}")
 
