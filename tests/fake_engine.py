@@ -70,7 +70,7 @@ class FakeEngine:
                 version=self.version,
                 pid=os.getpid(),
                 device=self.device,
-                device_name="none",
+                device_name="test engine",
                 precision="float32",
             )
         )

@@ -85,7 +85,7 @@ def test_engines_are_described_in_json(pair: DaemonProcess, client: UdpClient) -
             return json.loads(socket.recv())
 
         first, second = ask("engines")["engines"]
-        assert (first["number"], first["name"], first["trouble"]) == (1, "none, float32", "")
+        assert (first["number"], first["name"], first["trouble"]) == (1, "test engine, float32", "")
         assert second["device"] == "cuda:1"
         (hollow,) = [model for model in ask("models")["models"] if model["name"] == "hollow"]
         assert (hollow["state"], hollow["engines"], hollow["memory_mb"]) == ("resident", "1, 2", 6.0)

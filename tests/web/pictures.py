@@ -1,6 +1,7 @@
 """Screenshots of the panel for the documentation: `python -m tests.web.pictures`.
 
-Starts a daemon with the model `pocket` and a browser, makes sounds, and writes docs/panel-*.png.
+Starts a daemon with the model `pocket` and a browser, makes sounds, and writes docs/panel-*.png. With the argument
+`engines` it writes docs/panel-engines.png alone, of a daemon with three engines of the tests.
 """
 
 import json
@@ -9,7 +10,9 @@ import tempfile
 from pathlib import Path
 
 from tests.host_programs import PROGRAMS, find_program
-from tests.integration.daemons import DaemonProcess
+from tests.integration import clients
+from tests.integration.clients import hold_engine, let_go
+from tests.integration.daemons import DaemonProcess, hollow_checkpoint
 from tests.web.browser import SHIFT, Page, chromium
 from tests.web.conftest import make_sound
 
@@ -119,10 +122,46 @@ def fail(page: Page, path: Path) -> None:
     page.press("1")
 
 
+def picture_engines(page: Page, daemon: DaemonProcess, folder: Path) -> None:
+    """The list of three engines, two of which render."""
+    page.run("document.activeElement.blur()")
+    page.press("2")
+    for number in (1, 2, 3):
+        page.until(f"$('[data-engine=\"{number}\"]')?.textContent.includes('in memory: hollow')")
+    with clients.udp(daemon.osc) as client:
+        for name in ("one", "two"):
+            hold_engine(client, name)
+        page.until(
+            "[...document.querySelectorAll('[data-engine]')].filter((e) => /1 req/.test(e.textContent)).length === 2"
+        )
+        page.picture(folder / "panel-engines.png")
+        for name in ("one", "two"):
+            let_go(client, name)
+
+
+def main_engines(program: str) -> int:
+    """Take the picture of the engines, those of the tests."""
+    with tempfile.TemporaryDirectory(prefix="music-") as name:
+        folder = Path(name)
+        model = hollow_checkpoint(folder / "hollow")
+        settings = (f"models.hollow.source={model}", "models.default=hollow", "player.device=no such device")
+        daemon = DaemonProcess(folder, *settings, "engines=cuda:0 cuda:1 cpu", "engine.jobs=1")
+        try:
+            with chromium(program, folder / "profile") as wire:
+                page = Page(wire)
+                page.open(f"http://127.0.0.1:{daemon.http}/")
+                picture_engines(page, daemon, DOCS)
+        finally:
+            daemon.stop()
+    return 0
+
+
 def main() -> int:
     program = find_program("chromium")
     if program is None:
         sys.exit(f"chromium isn't installed: {PROGRAMS['chromium'].remedy}")
+    if sys.argv[1:] == ["engines"]:
+        return main_engines(program)
     with tempfile.TemporaryDirectory(prefix="music-") as name:
         folder = Path(name)
         daemon = DaemonProcess(folder, "player.device=no such device", fake_engine=False)
