@@ -313,25 +313,9 @@ class EngineGroup:
 
     # placement
 
-    def place(self, waiting: Sequence[Job]) -> placement.Placement | None:
-        """Return which of the waiting jobs, in their order, goes to which engine next; None while all wait."""
-        loads = self._loads()
-        demands = (
-            self._demand(
-                job.parameters,
-                RANK[job.parameters.priority],
-                job.number,
-                job.batch_key,
-                job.attempts > 0,
-                job.overtaken,
-            )
-            for job in waiting
-        )
-        return placement.place(demands, loads, self._clock())
-
     def choose(self, parameters: Parameters) -> EngineRecord | None:
         """Return the engine for a `live` rendering that isn't a job; None while no engine is up."""
-        return self._choose(self._demand(parameters, RANK["live"]))
+        return self._choose(self.demand(parameters, RANK["live"]))
 
     def choose_for_load(self, name: str) -> EngineRecord | None:
         """Return the engine that is to load a model; None while no engine is up."""
@@ -341,10 +325,10 @@ class EngineGroup:
         return self._choose(placement.Demand(0, name, RANK["normal"], name, dict.fromkeys(kinds, 0.0), seconds, size))
 
     def _choose(self, demand: placement.Demand) -> EngineRecord | None:
-        best, _ = placement.choose_engine(demand, self._loads(), self._clock(), {}, frozenset())
+        best, _ = placement.choose_engine(demand, self.loads(), self._clock(), {}, frozenset())
         return None if best is None else self.records[best.number]
 
-    def _demand(
+    def demand(
         self,
         parameters: Parameters,
         rank: int,
@@ -366,7 +350,7 @@ class EngineGroup:
                 load_seconds[record.kind] = self._estimates.of_load(model, record.kind, size)
         return placement.Demand(number, model, rank, batch_key, seconds, load_seconds, size, runs_alone, overtaken)
 
-    def _loads(self) -> list[placement.EngineLoad]:
+    def loads(self) -> list[placement.EngineLoad]:
         """Return what placement knows of each engine that is up; what hasn't changed is kept."""
         held: dict[int, list[Job]] = {}
         for job in self._jobs.running():

@@ -48,6 +48,7 @@ from timbred.requests.engines import EngineConnection, EngineGroup
 from timbred.requests.job import RANK, Job, JobStore, State
 from timbred.requests.model_residency import Calibration, LoadRequests
 from timbred.requests.named_files import NO_FILES, JobFiles
+from timbred.requests.placement import place
 from timbred.requests.postprocess import Postprocessor, read_init_audio, read_reference
 from timbred.requests.prompt_texts import TextCounter
 from timbred.requests.resolve import GivenSamples, Parameters
@@ -264,12 +265,23 @@ class JobScheduler:
     def pump(self) -> None:
         """Give engines the jobs whose turn it is, as many as they render together; `live` ones always."""
         while ready := self.jobs.waiting(ready_only=True):
-            placement = self.engines.place(ready)
-            if placement is None:
+            demands = (
+                self.engines.demand(
+                    job.parameters,
+                    RANK[job.parameters.priority],
+                    job.number,
+                    job.batch_key,
+                    job.attempts > 0,
+                    job.overtaken,
+                )
+                for job in ready
+            )
+            placed = place(demands, self.engines.loads(), self.clock())
+            if placed is None:
                 return
-            for other in ready[: placement.index]:
+            for other in ready[: placed.index]:
                 other.overtaken += 1
-            job, record = ready[placement.index], self.engines.records[placement.engine]
+            job, record = ready[placed.index], self.engines.records[placed.engine]
             is_resident = job.parameters.model in record.sizes and job.parameters.model not in record.unloading
             job.move(State.RENDERING)
             job.attempts += 1
@@ -306,10 +318,6 @@ class JobScheduler:
         job.expected_end = self.engines.render(
             job.engine, job.number, job.parameters, rank, time_left, samples, job.tensors
         )
-
-    def _pump_soon(self) -> None:
-        """Pump in the next round of the event loop: an engine has room for another job."""
-        asyncio.get_running_loop().call_soon(self.pump)
 
     # the engine processes
 
@@ -459,7 +467,7 @@ class JobScheduler:
             return
         if job.timer is not None:
             job.timer.finish(self.estimates)
-        self._pump_soon()
+        asyncio.get_running_loop().call_soon(self.pump)  # its engine has room for another job
         self._delivery.deliver(job, message, payload)
 
     def _cancelled(self, number: int, engine: int) -> None:
@@ -471,7 +479,7 @@ class JobScheduler:
             self._pieces.discard(job)
             self._render(job)
         else:
-            self._pump_soon()
+            asyncio.get_running_loop().call_soon(self.pump)
             self.terminal_events.cancelled(job)
 
     def _failed(self, message: engine_messages.JobFailed, engine: int) -> None:
@@ -485,7 +493,7 @@ class JobScheduler:
         if job is None:
             self.calibration.failed(message.job, error)
             return
-        self._pump_soon()
+        asyncio.get_running_loop().call_soon(self.pump)
         self.terminal_events.failed(job, error)
 
     # the end
