@@ -3,6 +3,9 @@
 import pytest
 
 from tests.requests.test_eta import parameters
+from tests.requests.test_model_residency import Stage
+from tests.requests.test_resolve import resolved
+from tests.requests.test_scheduler import CARD
 from timbred.protocol.boundary import ClientId
 from timbred.requests import scheduler
 from timbred.requests.deadline import DeadlineRequest, EtaEstimates
@@ -46,3 +49,19 @@ def test_scheduler_counts_queued_jobs_before_a_job_that_is_not_live():
     assert wait("normal", *there) == pytest.approx(REST + 2 * WHOLE)
     assert wait("background", *there) == pytest.approx(3 * WHOLE)
     assert wait("live", *there) == pytest.approx(REST)
+
+
+async def test_scheduler_plans_a_deadline_for_the_engine_that_is_free():
+    stage = Stage(2)
+    stage.loaded(1)
+    stage.loaded(2)
+    sound = resolved(CARD, model="pocket", priority="live")
+    stage.scheduler.estimates.add(sound, STEP, REST)
+    waits: list[float] = []
+    for name in ("one", "two", "three"):
+        waits.append(stage.scheduler.pace(sound, "live").wait)
+        stage.scheduler.submit(ClientId("a"), name, sound, deadline=DeadlineRequest(lambda: 10.0, 4))
+    whole = stage.scheduler.estimates.expected(sound)
+    assert waits == [0.0, 0.0, pytest.approx(whole)]
+    assert [job.engine for job in stage.scheduler.jobs.running()] == [1, 2, 1]
+    await stage.scheduler.stop(0.0)
