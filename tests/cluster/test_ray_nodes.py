@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
+import soundfile
 from websockets.sync.client import connect
 
 from tests.integration import clients
@@ -202,6 +204,26 @@ def test_ray_nodes_render_preview_and_cancel(client: UdpClient, shared_cluster: 
     client.say("generate", "broken", "fail", "@steps", 1)
     assert client.until_end()[-1].arguments[:2] == ("broken", "model-error")
     client.make_take("pad")
+
+
+def test_ray_nodes_render_the_sound_of_a_local_engine(start_cluster: StartCluster, tmp_path: Path):
+    """The real engine and the embedded model: the same samples, bit for bit."""
+    cluster = start_cluster(1, TIMBRED_ENGINE_PROGRAM="")
+    sounds: list[np.ndarray] = []
+    for name, engines in (("here", "cpu"), ("there", f"{cluster.address} 1")):
+        (tmp_path / name).mkdir()
+        settings = ("models.default=pocket", "device.threads=1", "player.device=no such device", f"engines={engines}")
+        daemon = DaemonProcess(tmp_path / name, *settings, fake_engine=False)
+        try:
+            with clients.udp(daemon.osc) as client:
+                client.say("generate", "same", "kick", "@seconds", 0.5, "@steps", 4, "@seed", 7, "@exact", 1)
+                *_, take, done = client.until_end()
+                assert done.name == "done", done
+                sounds.append(soundfile.read(str(take.arguments[2]))[0])
+        finally:
+            daemon.stop()
+    assert np.array_equal(*sounds)
+    assert np.abs(sounds[0]).max() > 0.1
 
 
 def test_ray_nodes_have_no_engine_after_the_daemon(shared_cluster: RayCluster, start_daemon: StartDaemon):
