@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ from tests import checkpoints
 from tests.forked_programs import torch_program
 from tests.processes import python_path, run_captured
 from timbred.audiofile.files import read_recipe
+from timbred.cli import doctor
+from timbred.config import load
 from timbred.storage.recipe import parameters_of
 
 ROOT = Path(__file__).parents[2]
@@ -315,6 +318,21 @@ def test_doctor_says_what_works_and_what_to_do(shell: Shell):
     assert done.returncode == 1
     assert "NO takes.folder" in done.stdout
     assert "-> --set takes.folder=FOLDER" in done.stdout
+
+
+def test_doctor_checks_the_address_of_a_cluster(monkeypatch: pytest.MonkeyPatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        config = load(None, {}, [f"engines=ray://127.0.0.1:{port} 2"])
+        monkeypatch.setitem(sys.modules, "ray", None)
+        (finding,) = doctor._engines(config)  # pyright: ignore[reportPrivateUsage]
+        assert (finding.state, finding.found) == ("bad", "Ray isn't installed")
+        monkeypatch.setitem(sys.modules, "ray", json)  # any module that is there
+        (finding,) = doctor._engines(config)  # pyright: ignore[reportPrivateUsage]
+        assert finding.state == "good"
+    (finding,) = doctor._engines(config)  # pyright: ignore[reportPrivateUsage]
+    assert finding.state == "bad"
+    assert f"no Ray cluster at ray://127.0.0.1:{port}" in finding.found
 
 
 def test_commands_prefer_flags_to_the_environment_and_that_to_the_file(shell: Shell):

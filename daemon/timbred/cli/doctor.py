@@ -1,6 +1,7 @@
 """`timbred doctor` and `timbred devices`: checks of this installation, each with a remedy, and its audio devices."""
 
 import asyncio
+import importlib.util
 import json
 import platform
 import shutil
@@ -94,10 +95,24 @@ def _engines(config: Config) -> Iterator[Finding]:
         return
     local = [place.device for place in places if not place.address]
     for address, count in Counter(place.address for place in places if place.address).items():
-        yield Finding("engines", "note", f"{count} on the Ray cluster at {address}", "timbred engines lists them")
+        yield _cluster(address, count, "note" if local else "bad")
     if len(local) > 1:
         yield Finding("engines", "good", f"{len(local)} on this machine: {', '.join(local)}")
     yield from _devices(list(dict.fromkeys(local)))
+
+
+def _cluster(address: str, count: int, failed: Literal["note", "bad"]) -> Finding:
+    """Check if Ray is installed here, and if something accepts connections at a cluster's address."""
+    from timbred.cluster.node import CannotPlace, check_reachable
+
+    what = f"engines at {address}"
+    if importlib.util.find_spec("ray") is None:
+        return Finding(what, failed, "Ray isn't installed", "install it with: pip install 'timbred[cluster]'")
+    try:
+        check_reachable(address)
+    except CannotPlace as error:
+        return Finding(what, failed, str(error), "docs/laptop-and-rack.md has each step")
+    return Finding(what, "good", f"{count}; the address accepts connections. timbred engines lists what runs there")
 
 
 def _devices(names: list[str]) -> Iterator[Finding]:
