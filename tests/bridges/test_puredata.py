@@ -121,6 +121,7 @@ def test_puredata_sends_every_request(daemon: DaemonProcess, require_host: Requi
         "models": ("models", "model hollow resident"),
         "load": ("load hollow", "loaded hollow"),
         "loras": ("loras", "done loras"),
+        "engines": ("engines", "engine 1 "),
         "unload": ("unload hollow", "unloaded hollow"),
         "takes": ("takes @limit 1", "take takes 0 "),
         "play": ("play 1 nothing", "fail play "),

@@ -67,7 +67,7 @@ def test_zeromq_dealer_hears_events_in_order_by_name(sockets: Sockets) -> None:
     queued, started, *progress, take, done = events
     assert (queued["id"], queued["position"]) == ("d1", 0)
     assert queued["eta_s"] >= 0
-    assert started == {"type": "started", "id": "d1", "model": "hollow", "engine": 1}
+    assert started == {"type": "started", "id": "d1", "model": "hollow"}
     assert [(event["step"], event["steps"]) for event in progress[-3:]] == [(1, 3), (2, 3), (3, 3)]
     assert set(take) >= {"id", "index", "path", "seconds", "rate", "channels", "seed", "score", "take_id"}
     assert (take["seconds"], take["rate"], take["seed"]) == (0.5, 48000, 7)

@@ -76,7 +76,7 @@ def draw_entries() -> list[Sound]:
         for _ in range(SYNTHESISED_SOUNDS):
             recipe = synthesis.draw(random, int(SYNTHESISED_SECONDS * SYNTHESIS_RATE), kind)
             form = "note" if recipe.note is not None else "texture"
-            fields = dataclasses.asdict(recipe)
+            fields = dataclasses.asdict(recipe) | {"flags": list(recipe.flags)}
             sounds.append(
                 Sound(
                     "code",

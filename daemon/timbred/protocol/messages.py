@@ -206,11 +206,10 @@ class Queued(Event, frozen=True, kw_only=True):
 class Started(Event, frozen=True, kw_only=True):
     """An engine has started the request."""
 
-    json_only = ("engine", "texts")
+    json_only = ("texts",)
 
     id: Id
     model: str
-    engine: Annotated[int, Meta(description="number of the engine")] = 1
     texts: HeardTexts | None = None
 
 

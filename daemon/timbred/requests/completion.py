@@ -104,7 +104,7 @@ class BackgroundTasks:
 
 def started_event(job: Job) -> m.Started:
     """Return `started`: an engine renders the job."""
-    return m.Started(id=job.id, model=job.parameters.model, engine=job.engine or 1, texts=job.texts or None)
+    return m.Started(id=job.id, model=job.parameters.model, texts=job.texts or None)
 
 
 def text_warning(job: Job, text: engine_messages.TextRead) -> m.Warned:
