@@ -24,7 +24,8 @@ def main() -> int:
         return plainly(unet, *inputs)
 
     spec = audioldm.AUDIOLDM
-    model_manager.SPECS = (replace(spec, signature=replace(spec.signature, evaluate=evaluate)),)
+    faulty = replace(spec, signature=replace(spec.signature, evaluate=evaluate))
+    model_manager.spec_of = lambda family: faulty
     return __main__.main()
 
 

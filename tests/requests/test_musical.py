@@ -90,7 +90,7 @@ def test_resolve_appends_the_music_in_words_for_a_model_that_only_reads_text():
 def test_resolve_passes_the_music_as_parameters_to_a_model_that_reads_them():
     words = resolved(READER, **KEYS).inputs
     assert words.prompt == "warm pad"
-    assert (words.key, words.bpm, words.signature) == ("C minor", 97, "6/8")
+    assert (words.key, words.bpm, words.signature) == ("C minor", 97.4, "6/8")
 
 
 def test_resolve_appends_only_what_the_model_does_not_read():

@@ -7,7 +7,7 @@ synthesised sounds, as latents of the codec with one byte for each value.
 import argparse
 import dataclasses
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.pocket.bands import Frames
-from training.pocket.codec import Codec, load_codec
-from training.pocket.features import TOKEN_FRAMES, bands_of, from_bytes
+from timbred.engine.families.pocket_networks import BandCodec, TextSide
+from timbred.engine.families.pocket_prompts import VELOCITY
+from timbred.engine.families.pocket_sketch import CODE_RANGE, StoredBank
+from timbred.models.pocket import SAMPLE_RATE, TOKEN_FRAMES, BankEntry
+from training.pocket.codec import load_codec
+from training.pocket.features import bands_of, from_bytes
 from training.pocket.instruments import DRUMS, INSTRUMENTS, KITS, SHARED_KEYS, UNPITCHED, Instrument
 from training.pocket.recordings import RECORDINGS
 from training.pocket.render import PEAK, read_recording, render_soundfont, synthesise
 from training.pocket.running import fingerprint
-from training.pocket.settings import RUNS, SAMPLE_RATE
+from training.pocket.settings import RUNS
 from training.pocket.sounds import Sound
+from training.pocket.words import caption
 from training.synthesis import recipe as synthesis
 from training.synthesis.kinds import KINDS as SYNTHESISED_KINDS
 from training.synthesis.oscillators import RATE as SYNTHESIS_RATE
@@ -32,32 +36,14 @@ from training.synthesis.oscillators import RATE as SYNTHESIS_RATE
 BANK = RUNS / "bank.npz"
 NOTE_STEP = 5
 """Semitones between the notes of an instrument: each is transposed by at most two."""
-VELOCITY = 95
 SUSTAINED_SECONDS, STRUCK_SECONDS, LOW_STRUCK_SECONDS = 2.2, 2.6, 4.0
 RELEASED_SHARE = 0.92
 HIT_SECONDS, TEXTURE_SECONDS, SYNTHESISED_SECONDS = 3.0, 6.0, 2.5
 SYNTHESISED_SOUNDS = 12
 """Sounds of each synthesised kind."""
 SILENT_DB = -66.0
-CODE_RANGE = 4.0
-"""Largest value of a byte in standard deviations."""
 SEED = 61
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A sound of the bank.
-
-    Attributes:
-        sound: its description.
-        gain: factor from the stored sound, whose peak is `render.PEAK`, to its level at `VELOCITY`.
-        first, tokens: position of its latents.
-    """
-
-    sound: Sound
-    gain: float
-    first: int
-    tokens: int
+CAPTIONS_OF_AN_ENTRY = 8
 
 
 def draw_entries() -> list[Sound]:
@@ -89,6 +75,18 @@ def draw_entries() -> list[Sound]:
                 )
             )
     return sounds
+
+
+@torch.no_grad()
+def entry_vectors(side: TextSide, entries: Sequence[BankEntry]) -> Tensor:
+    """Return the mean unit vectors (sounds, vector) of captions of synthesised sounds; zero for other sounds."""
+    vectors = torch.zeros(len(entries), side.sizes.vector)
+    for index, entry in enumerate(entries):
+        if entry.sound.recipe is not None:
+            random = np.random.default_rng(index)
+            texts = [caption(entry.sound, random, rough=False, note_chance=0.3) for _ in range(CAPTIONS_OF_AN_ENTRY)]
+            vectors[index] = torch.nn.functional.normalize(side.read_prompts(texts).mean(0), dim=0)
+    return vectors
 
 
 def notes_of(instrument: Instrument) -> list[int]:
@@ -145,31 +143,9 @@ def _trimmed(audio: NDArray[np.float32]) -> NDArray[np.float32]:
     return audio[:, : (int(loud[-1]) + 2) * hop] if len(loud) else audio[:, :hop]
 
 
-@dataclass(frozen=True)
-class StoredBank:
-    """The bank as it is stored.
-
-    Attributes:
-        codes: (vectors, latent) int8, of all entries in order.
-        scale, middle: (latent,), of the codec's latents.
-        entries: descriptions and positions.
-        encoder: fingerprint of the encoder of the latents.
-    """
-
-    codes: Tensor
-    scale: Tensor
-    middle: Tensor
-    entries: tuple[Entry, ...]
-    encoder: int
-
-    def rows(self) -> list[list[object]]:
-        """Return the entries as plain values."""
-        return [[entry.sound.to_dict(), entry.gain, entry.first, entry.tokens] for entry in self.entries]
-
-
-def entries_of(rows: list[Any]) -> tuple[Entry, ...]:
+def entries_of(rows: list[Any]) -> tuple[BankEntry, ...]:
     """Return the entries of the result of `StoredBank.rows`."""
-    return tuple(Entry(Sound.from_dict(sound), gain, first, tokens) for sound, gain, first, tokens in rows)
+    return tuple(BankEntry(Sound.from_dict(sound), gain, first, tokens) for sound, gain, first, tokens in rows)
 
 
 def load_bank(path: Path = BANK) -> StoredBank:
@@ -190,32 +166,12 @@ def load_bank(path: Path = BANK) -> StoredBank:
         )
 
 
-class Bank:
-    """The sounds of the bank, decoded when they are asked for."""
-
-    def __init__(self, codec: Codec, stored: StoredBank) -> None:
-        self.stored = stored
-        self.entries = stored.entries
-        self._codec = codec
-        self._decoded: dict[int, Frames] = {}
-
-    @torch.no_grad()
-    def frames(self, index: int) -> Frames:
-        """Return the bands of an entry, (frames, bands or groups)."""
-        if index not in self._decoded:
-            entry, stored = self.entries[index], self.stored
-            codes = stored.codes[entry.first : entry.first + entry.tokens].float()
-            latents = codes * (CODE_RANGE / 127) * stored.scale + stored.middle
-            self._decoded[index] = Frames.unstacked(self._codec.decoder(latents[None])[0].float())
-        return self._decoded[index]
-
-
 @torch.no_grad()
-def encode(codec: Codec) -> None:
+def encode(codec: BandCodec) -> None:
     """Render and encode the bank, and write it."""
     sounds = draw_entries()
     vectors: list[Tensor] = []
-    entries: list[Entry] = []
+    entries: list[BankEntry] = []
     first = 0
     for start in range(0, len(sounds), 200):
         part = sounds[start : start + 200]
@@ -224,7 +180,7 @@ def encode(codec: Codec) -> None:
             gain = peak / PEAK if sound.source == "font" else 1.0
             cut = _trimmed(audio * (PEAK / (peak + 1e-9)))
             encoded = codec.encoder(from_bytes(torch.from_numpy(bands_of(torch.from_numpy(cut))))[None])[0][0]
-            entries.append(Entry(sound, gain, first, len(encoded)))
+            entries.append(BankEntry(sound, gain, first, len(encoded)))
             vectors.append(encoded)
             first += len(encoded)
         print(f"{start + len(part)} of {len(sounds)} sounds, {first} vectors", flush=True)

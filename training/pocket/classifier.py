@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from timbred.models.pocket import SAMPLE_RATE
 from training.pocket.classes import CLASSES, PROGRAMS, SoundClass
 from training.pocket.instruments import INSTRUMENTS
 from training.pocket.render import render
 from training.pocket.running import Average, load_checkpoint, save_checkpoint
-from training.pocket.settings import RUNS, SAMPLE_RATE
+from training.pocket.settings import RUNS
 from training.pocket.sounds import Sound
 
 STAGE = "classifier"

@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.pocket.bands import Frames, synthesise
-from training.pocket.codec import LOSS_WEIGHTS, Codec, reconstruction_losses
+from timbred.engine.codecs.bands import Frames, synthesise
+from timbred.engine.families.pocket_networks import BandCodec
+from timbred.models.pocket import SAMPLE_RATE
+from training.pocket.codec import LOSS_WEIGHTS, reconstruction_losses
 from training.pocket.features import Library, from_bytes, held_out_shards, training_shards
 from training.pocket.measures import harmonics_to_noise, log_spectral_distance
 from training.pocket.running import Average, Clock, choose_device, load_checkpoint, log_figures, save_checkpoint
-from training.pocket.settings import SAMPLE_RATE
 
 STAGE = "codec"
 SEED = 11
@@ -31,7 +32,7 @@ def learning_rate(step: int) -> float:
     return LEARNING_RATE * min(1.0, (step + 1) / WARMUP_STEPS) / math.sqrt(1 + step / HALVING_STEPS)
 
 
-def loss_of(codec: Codec, channels: Tensor) -> tuple[Tensor, dict[str, float]]:
+def loss_of(codec: BandCodec, channels: Tensor) -> tuple[Tensor, dict[str, float]]:
     """Return the training loss of a batch, and its parts."""
     mean, spread = codec.encoder(channels)
     deviation = (0.5 * spread).exp() + LATENT_NOISE
@@ -44,7 +45,7 @@ def loss_of(codec: Codec, channels: Tensor) -> tuple[Tensor, dict[str, float]]:
 
 
 @torch.no_grad()
-def held_out_figures(codec: Codec, library: Library, device: torch.device) -> dict[str, float]:
+def held_out_figures(codec: BandCodec, library: Library, device: torch.device) -> dict[str, float]:
     """Return the losses of held-out sounds, and harmonics-to-noise ratios and distances of resynthesised tones."""
     random = np.random.default_rng(0)
     sums: dict[str, float] = {}
@@ -62,7 +63,7 @@ def held_out_figures(codec: Codec, library: Library, device: torch.device) -> di
     return figures | _tone_figures(codec, library, device)
 
 
-def _tone_figures(codec: Codec, library: Library, device: torch.device) -> dict[str, float]:
+def _tone_figures(codec: BandCodec, library: Library, device: torch.device) -> dict[str, float]:
     before, after, distances = list[float](), list[float](), list[float]()
     chosen = [
         index
@@ -89,7 +90,7 @@ def _tone_figures(codec: Codec, library: Library, device: torch.device) -> dict[
 
 def train(minutes: float, device: torch.device, batch: int = BATCH, decoder_only: bool = False) -> None:
     """Train for some minutes; with `decoder_only`, the encoder is frozen and latents don't change."""
-    codec = Codec().to(device)
+    codec = BandCodec().to(device)
     average = Average(codec, 0.999)
     optimiser = torch.optim.AdamW(codec.parameters(), LEARNING_RATE, (0.9, 0.98), weight_decay=0.01)
     step = 0
@@ -119,7 +120,7 @@ def train(minutes: float, device: torch.device, batch: int = BATCH, decoder_only
 
     def measure() -> None:
         nonlocal library
-        averaged = Codec().to(device).eval()
+        averaged = BandCodec().to(device).eval()
         averaged.load_state_dict(average.weights)
         figures = held_out_figures(averaged, held_out, device)
         log_figures("codec held-out", step, figures)

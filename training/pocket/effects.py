@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
 
-from training.pocket.settings import SAMPLE_RATE
+from timbred.models.pocket import SAMPLE_RATE
 
 Audio = NDArray[np.float32]
 Random = np.random.Generator

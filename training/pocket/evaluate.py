@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import signal
 
+from timbred.models.pocket import SAMPLE_RATE
 from training.evaluate import SoundRequest, prompts_for, run
 from training.pocket import measures
 from training.pocket.classes import CLASSES
@@ -26,7 +27,7 @@ from training.pocket.patterns import STYLES
 from training.pocket.pipeline import Pocket, load_pocket
 from training.pocket.render import render
 from training.pocket.running import log_figures
-from training.pocket.settings import RUNS, SAMPLE_RATE
+from training.pocket.settings import RUNS
 from training.pocket.sounds import CHORDS, Sound, draw_loop
 from training.pocket.words import CHORD_NAMES, HELD_OUT_TEMPLATES, NOTE_NAMES, note_name
 from training.settings import SETTINGS

@@ -1,7 +1,7 @@
 """`python -m training.pocket.export FOLDER`: export the model for inference in half precision.
 
 `pocket.safetensors` contains the text encoder, the generator, the codec, the latents' scale and the bank;
-`pocket.json` contains sizes, steps, the words that the model knows, and the descriptions of the bank's sounds.
+`pocket.json` contains sizes, steps, the vocabulary, and the descriptions of the bank's sounds.
 """
 
 import argparse
@@ -10,35 +10,37 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from training.pocket.bank import StoredBank, entries_of
-from training.pocket.codec import Codec, CodecSizes
-from training.pocket.generator import Generator, GeneratorSizes
-from training.pocket.instruments import DRUMS, INSTRUMENTS, UNPITCHED
-from training.pocket.patterns import STYLES
+from timbred.engine.families.pocket import load_pipeline
+from timbred.engine.families.pocket_prompts import read_words
+from timbred.models.pocket import CARD_NAME, MAX_SECONDS, SAMPLE_RATE, WEIGHTS_NAME
+from training.pocket.bank import entry_vectors
 from training.pocket.pipeline import Pocket, assemble, load_pocket
-from training.pocket.recordings import RECORDINGS
-from training.pocket.settings import MAX_SECONDS, SAMPLE_RATE
-from training.pocket.sounds import CHORDS, SCALES
-from training.pocket.text import TextSide, TextSizes
-from training.pocket.words import SYNTHESISED
+from training.pocket.running import fingerprint
+from training.pocket.sounds import draw
+from training.pocket.vocabulary import VOCABULARY
+from training.pocket.words import AFTER, BEFORE, FILLERS, caption
 
-WEIGHTS, CARD = "pocket.safetensors", "pocket.json"
+CAPTIONS = 20_000
+"""Captions whose words are known."""
+
+MIN_USES = 3
+"""Smallest number of captions with a word that is known."""
 
 
-def known_words() -> dict[str, Any]:
-    """Return the kinds by family, and the names of loops, chords and scales."""
-    families: dict[str, list[str]] = {}
-    for row in INSTRUMENTS:
-        families.setdefault(row.family, []).append(row.kind)
-    families["drums"] = list(dict.fromkeys(names[0] for names in DRUMS.values()))
-    families["effects and ambiences"] = [names[0] for names in UNPITCHED.values()]
-    families["recorded"] = list(dict.fromkeys(row.names[0] for row in RECORDINGS.values()))
-    families["synthesised"] = [names[0] for names in SYNTHESISED.values()]
-    return {"kinds": families, "loops": list(STYLES), "chords": list(CHORDS), "scales": list(SCALES)}
+def known_words(captions: int = CAPTIONS) -> tuple[str, ...]:
+    """Return the words of captions that say something about the sound: not those of the wording around it."""
+    random = np.random.default_rng(5)
+    uses: dict[str, int] = {}
+    for _ in range(captions):
+        for word in {word.text for word in read_words(caption(draw(random), random, rough=False))}:
+            uses[word] = uses.get(word, 0) + 1
+    neutral = {word.text for text in (*BEFORE, *AFTER, *FILLERS) for word in read_words(text)}
+    return tuple(sorted(word for word, count in uses.items() if count >= MIN_USES and word not in neutral))
 
 
 def _parts(pocket: Pocket) -> dict[str, nn.Module]:
@@ -46,18 +48,19 @@ def _parts(pocket: Pocket) -> dict[str, nn.Module]:
     return {"text": pocket.text, "generator": pocket.generator, "codec": pocket.codec}
 
 
-def export(pocket: Pocket, folder: Path) -> int:
+def export(pocket: Pocket, folder: Path, captions: int = CAPTIONS) -> int:
     """Write both files; return their size in bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     bank = pocket.sketcher.bank.stored
     weights: dict[str, Tensor] = {"scale": pocket.scale, "middle": pocket.middle, "bank": bank.codes}
     weights |= {"bank scale": bank.scale, "bank middle": bank.middle}
+    weights["bank vectors"] = entry_vectors(pocket.text, bank.entries).half()
     for part, module in _parts(pocket).items():
         for name, value in module.state_dict().items():
             weights[f"{part}.{name}"] = value.half().contiguous() if value.is_floating_point() else value
-    save_file(weights, folder / WEIGHTS)
+    save_file(weights, folder / WEIGHTS_NAME)
     assert pocket.generator is not None
-    card = {
+    card: dict[str, Any] = {
         "sample_rate": SAMPLE_RATE,
         "channels": 2,
         "max_seconds": MAX_SECONDS,
@@ -68,40 +71,20 @@ def export(pocket: Pocket, folder: Path) -> int:
             "generator": dataclasses.asdict(pocket.generator.sizes),
             "codec": dataclasses.asdict(pocket.codec.sizes),
         },
-        "knows": known_words(),
+        "vocabulary": dataclasses.asdict(dataclasses.replace(VOCABULARY, words=known_words(captions))),
         "encoder": bank.encoder,
         "bank": bank.rows(),
+        "version": f"2-{fingerprint(pocket.generator.state_dict()):08x}",
     }
-    (folder / CARD).write_text(json.dumps(card) + "\n")
-    return sum((folder / name).stat().st_size for name in (WEIGHTS, CARD))
+    (folder / CARD_NAME).write_text(json.dumps(card) + "\n")
+    return sum((folder / name).stat().st_size for name in (WEIGHTS_NAME, CARD_NAME))
 
 
 def load_exported(folder: Path) -> Pocket:
     """Load an exported model in full precision."""
-    card: dict[str, Any] = json.loads((folder / CARD).read_text())
-    stored = load_file(folder / WEIGHTS)
-    sizes: dict[str, dict[str, Any]] = card["sizes"]
-    codec_sizes: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in sizes["codec"].items()
-    }
-    bank = StoredBank(
-        stored["bank"], stored["bank scale"], stored["bank middle"], entries_of(card["bank"]), int(card["encoder"])
-    )
-    pocket = assemble(
-        TextSide(TextSizes(**sizes["text"])),
-        Generator(GeneratorSizes(**sizes["generator"])),
-        Codec(CodecSizes(**codec_sizes)),
-        bank,
-        stored["scale"].float(),
-        stored["middle"].float(),
-    )
-    pocket.steps, pocket.guidance = int(card["steps"]), float(card["guidance"])
-    for part, module in _parts(pocket).items():
-        prefix = f"{part}."
-        module.load_state_dict(
-            {name.removeprefix(prefix): value.float() for name, value in stored.items() if name.startswith(prefix)}
-        )
-        module.eval()
+    loaded = load_pipeline(folder, "pocket", lambda _: None)
+    pocket = assemble(loaded.text_encoder, loaded.generator, loaded.vae, loaded.bank, loaded.scale, loaded.middle)
+    pocket.steps, pocket.guidance = loaded.card.steps, loaded.card.guidance
     return pocket
 
 

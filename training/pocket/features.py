@@ -14,14 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from timbred.engine.codecs.bands import HOP, Frames, analyse
+from timbred.models.pocket import BANDS, GROUPS, TOKEN_FRAMES
 from training.pocket import data
-from training.pocket.bands import BANDS, GROUPS, HOP, Frames, analyse
 from training.pocket.settings import HELD_OUT_SHARDS, RUNS, SHARDS
 from training.pocket.sounds import Sound
 
 BANDS_FOLDER = RUNS / "bands"
-TOKEN_FRAMES = 8
-"""Frames of one latent vector: 2,048 samples, 21.5 vectors per second."""
 
 _SCALE = torch.cat(
     (

@@ -12,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.pocket.generator import Generator
+from timbred.engine.families.pocket_networks import Generator, TextSide, tensors
+from timbred.engine.families.pocket_prompts import EncodedWords, encode_words
+from training.pocket.generator import new_generator
 from training.pocket.latents import Latents
 from training.pocket.running import (
     Average,
@@ -25,9 +27,8 @@ from training.pocket.running import (
     save_checkpoint,
 )
 from training.pocket.sounds import Sound
-from training.pocket.text import TextSide, tensors
+from training.pocket.text import new_text_side
 from training.pocket.text_training import held_out_prompts
-from training.pocket.tokens import Encoded, encode
 from training.pocket.words import caption
 
 STAGE = "generator"
@@ -57,7 +58,7 @@ def load_text_side(device: torch.device) -> TextSide:
     state = load_checkpoint("text")
     if state is None:
         raise FileNotFoundError("the text encoder isn't trained yet: run python -m training.pocket.text_training first")
-    side = TextSide()
+    side = new_text_side()
     side.load_state_dict(state["average"])
     return side.to(device).eval().requires_grad_(False)
 
@@ -99,10 +100,10 @@ class Batch:
         return (indices < self.tokens[:, None]).unsqueeze(-1).float()
 
 
-def encoded_captions(sounds: Sequence[Sound], each: int, seed: int) -> Encoded:
+def encoded_captions(sounds: Sequence[Sound], each: int, seed: int) -> EncodedWords:
     """Return `each` captions of every sound, encoded."""
     random = np.random.default_rng((SEED, seed))
-    return encode([caption(sound, random) for sound in sounds for _ in range(each)])
+    return encode_words([caption(sound, random) for sound in sounds for _ in range(each)])
 
 
 class Batches:
@@ -213,7 +214,7 @@ def held_out_figures(generator: Generator, latents: Latents, side: TextSide, dev
 
 def train(minutes: float, device: torch.device, tokens: int, compiled: bool = False, prepared: int = 0) -> None:
     """Train for some minutes; `prepared` is the number of captions of each sound that are encoded in advance."""
-    generator = Generator().to(device)
+    generator = new_generator().to(device)
     average = Average(generator, 0.999)
     optimiser = torch.optim.AdamW(generator.parameters(), LEARNING_RATE, (0.9, 0.98), weight_decay=0.01)
     step = 0
@@ -247,7 +248,7 @@ def train(minutes: float, device: torch.device, tokens: int, compiled: bool = Fa
         )
 
     def measure() -> None:
-        averaged = Generator().to(device).eval()
+        averaged = new_generator().to(device).eval()
         averaged.load_state_dict(average.weights)
         figures = held_out_figures(averaged, held_out, side, device)
         log_figures("generator held-out", step, figures)

@@ -3,35 +3,7 @@
 Notes are MIDI numbers, 60 = c4.
 """
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Instrument:
-    """A pitched program of the soundfont.
-
-    Attributes:
-        bank: MIDI bank.
-        program: MIDI program, 0..127.
-        names: name of the kind, then synonyms.
-        low, high: lowest and highest rendered note.
-        held: True if the tone is sustained until the key is released.
-        family: name of the group of instruments.
-    """
-
-    bank: int
-    program: int
-    names: tuple[str, ...]
-    low: int
-    high: int
-    held: bool
-    family: str
-
-    @property
-    def kind(self) -> str:
-        """The kind's name."""
-        return self.names[0]
-
+from timbred.models.pocket import Instrument
 
 _TABLE = """
 piano

@@ -6,38 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from timbred.models.pocket import FORMS
 from training.pocket.effects import EFFECTS
-from training.pocket.instruments import DRUMS, INSTRUMENTS, UNPITCHED
-from training.pocket.patterns import STYLES
-from training.pocket.recordings import RECORDINGS
-from training.pocket.sounds import CHORDS, HARD, SCALES, SOFT, Sound
-from training.pocket.words import SYNTHESISED
+from training.pocket.sounds import HARD, SOFT, Sound
+from training.pocket.vocabulary import CHOICES
 
-FORMS = ("note", "chord", "arpeggio", "scale", "hit", "loop", "texture")
-KINDS = tuple(
-    dict.fromkeys(
-        [row.kind for row in INSTRUMENTS]
-        + [names[0] for names in UNPITCHED.values()]
-        + [names[0] for names in DRUMS.values()]
-        + ["drum loop"]
-        + [row.names[0] for row in RECORDINGS.values()]
-        + [f"synthesised {name}" for name in SYNTHESISED]
-    )
-)
 NO_CLASS = -100
 """Class of an attribute that a sound doesn't have; it is ignored in losses and figures."""
 
-CHOICES: dict[str, tuple[str, ...]] = {
-    "kind": KINDS,
-    "form": FORMS,
-    "chord": tuple(CHORDS),
-    "scale": tuple(SCALES),
-    "style": tuple(STYLES),
-    "touch": ("soft", "ordinary", "hard"),
-    "register": ("low", "middle", "high"),
-    "note": tuple(str(note) for note in range(128)),
-    "root": tuple(str(note) for note in range(12)),
-}
 TEMPO_CENTRE, TEMPO_OCTAVES = 100.0, 1.0
 
 

@@ -14,13 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.pocket.bank import Bank, load_bank
-from training.pocket.codec import Codec, load_codec
-from training.pocket.features import TOKEN_FRAMES, Library, from_bytes, held_out_shards, training_shards
+from timbred.engine.families.pocket_networks import BandCodec
+from timbred.engine.families.pocket_sketch import Bank, Sketcher
+from timbred.models.pocket import TOKEN_FRAMES
+from training.pocket.bank import load_bank
+from training.pocket.codec import load_codec
+from training.pocket.features import Library, from_bytes, held_out_shards, training_shards
 from training.pocket.running import choose_device, fingerprint
 from training.pocket.settings import RUNS
-from training.pocket.sketch import Sketcher
 from training.pocket.sounds import Sound
+from training.pocket.vocabulary import VOCABULARY
 
 RANGE = 4.0
 """Largest value of a byte in standard deviations."""
@@ -78,7 +81,7 @@ class Latents:
 
 
 @torch.no_grad()
-def encode_library(codec: Codec, library: Library, device: torch.device) -> list[NDArray[np.float32]]:
+def encode_library(codec: BandCodec, library: Library, device: torch.device) -> list[NDArray[np.float32]]:
     """Return the codec's latents of each sound."""
     latents: list[NDArray[np.float32]] = []
     for index in range(len(library)):
@@ -90,9 +93,10 @@ def encode_library(codec: Codec, library: Library, device: torch.device) -> list
 
 
 @torch.no_grad()
-def encode_sketches(codec: Codec, library: Library) -> list[NDArray[np.float32]]:
+def encode_sketches(codec: BandCodec, library: Library) -> list[NDArray[np.float32]]:
     """Return the codec's latents of the sketch of each sound."""
-    sketcher = Sketcher(Bank(codec, load_bank()))
+    stored = load_bank()
+    sketcher = Sketcher(Bank(codec.decoder, stored, len(stored.entries)), VOCABULARY)
     latents: list[NDArray[np.float32]] = []
     for sound, tokens in zip(library.sounds, library.tokens, strict=True):
         frames = sketcher.sketch(sound, int(tokens) * TOKEN_FRAMES)

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
-from training.pocket.settings import SAMPLE_RATE
+from timbred.models.pocket import SAMPLE_RATE
 
 Samples = NDArray[np.floating]
 

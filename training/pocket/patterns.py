@@ -1,46 +1,14 @@
 """Drum patterns of named styles: sixteenth steps of one bar in 4/4, with random variations in each bar."""
 
-from dataclasses import dataclass
-
-import numpy as np
-
-STEPS = 16
+from timbred.models.pocket import DrumStyle
 
 KICK, RIM, SNARE, CLAP, CLOSED, PEDAL, OPEN, CRASH, RIDE = 36, 37, 38, 39, 42, 44, 46, 49, 51
 TAMBOURINE, COWBELL, HIGH_CONGA, LOW_CONGA, MARACAS, CLAVES = 54, 56, 63, 64, 70, 75
 FLOOR_TOM, LOW_TOM, MID_TOM, HIGH_TOM = 41, 45, 47, 50
 
 
-@dataclass(frozen=True)
-class Style:
-    """One style.
-
-    Attributes:
-        names: its names.
-        tempo: usual range in beats per minute.
-        kits: MIDI programs of suitable kits.
-        bars: lines of sixteen characters by key: X accent, x hit, o soft hit, ? hit with probability 1/3.
-        swing: delay of every second sixteenth (or eighth) as a share of a sixteenth.
-    """
-
-    names: tuple[str, ...]
-    tempo: tuple[int, int]
-    kits: tuple[int, ...]
-    bars: tuple[dict[int, str], ...]
-    swing: float = 0.0
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One hit: position in steps from the start of the loop, key and velocity."""
-
-    step: float
-    key: int
-    velocity: int
-
-
-STYLES: dict[str, Style] = {
-    "rock": Style(
+STYLES: dict[str, DrumStyle] = {
+    "rock": DrumStyle(
         ("rock", "rock", "classic rock", "hard rock"),
         (90, 150),
         (0, 8, 16),
@@ -49,7 +17,7 @@ STYLES: dict[str, Style] = {
             {KICK: "X..x....x.x.....", SNARE: "....X.......X...", RIDE: "X.x.X.x.X.x.X.x."},
         ),
     ),
-    "pop": Style(
+    "pop": DrumStyle(
         ("pop", "pop", "dance pop"),
         (90, 130),
         (0, 8, 24),
@@ -58,7 +26,7 @@ STYLES: dict[str, Style] = {
             {KICK: "X..x..x...x.....", SNARE: "....X.......X...", CLOSED: "xoxoxoxoxoxoxoxo"},
         ),
     ),
-    "funk": Style(
+    "funk": DrumStyle(
         ("funk", "funk", "funky", "seventies funk"),
         (90, 120),
         (0, 8),
@@ -67,7 +35,7 @@ STYLES: dict[str, Style] = {
             {KICK: "X.x.......xx....", SNARE: "....X..o.o.oX...", CLOSED: "x.xxx.xxx.xxx.xx"},
         ),
     ),
-    "house": Style(
+    "house": DrumStyle(
         ("house", "house", "deep house", "disco", "four on the floor"),
         (115, 130),
         (25, 24),
@@ -81,7 +49,7 @@ STYLES: dict[str, Style] = {
             },
         ),
     ),
-    "techno": Style(
+    "techno": DrumStyle(
         ("techno", "techno", "minimal techno", "industrial techno"),
         (122, 145),
         (25, 24),
@@ -95,7 +63,7 @@ STYLES: dict[str, Style] = {
             },
         ),
     ),
-    "hip hop": Style(
+    "hip hop": DrumStyle(
         ("hip hop", "hip hop", "boom bap", "hip-hop", "dusty", "lo-fi hip hop"),
         (70, 105),
         (0, 8, 25),
@@ -105,7 +73,7 @@ STYLES: dict[str, Style] = {
         ),
         0.28,
     ),
-    "trap": Style(
+    "trap": DrumStyle(
         ("trap", "trap", "drill"),
         (60, 85),
         (25,),
@@ -114,7 +82,7 @@ STYLES: dict[str, Style] = {
             {KICK: "X..x......x..x..", SNARE: "........X.......", CLOSED: "x.x.xxx.x.x.xxxx"},
         ),
     ),
-    "drum and bass": Style(
+    "drum and bass": DrumStyle(
         ("drum and bass", "dnb", "jungle", "drum n bass", "d&b"),
         (160, 180),
         (0, 24),
@@ -123,7 +91,7 @@ STYLES: dict[str, Style] = {
             {KICK: "X.x.......xx....", SNARE: "....X..o.o..X..o", CLOSED: "x.x.x.x.x.x.x.x.", RIDE: "?...?...?...?..."},
         ),
     ),
-    "breakbeat": Style(
+    "breakbeat": DrumStyle(
         ("breakbeat", "break", "breaks", "big beat"),
         (110, 145),
         (0, 8, 16),
@@ -132,7 +100,7 @@ STYLES: dict[str, Style] = {
             {KICK: "X.x.......xx....", SNARE: "....X..x.x....X.", OPEN: "..........?.....", RIDE: "x.x.x.x.x.x.x.x."},
         ),
     ),
-    "reggae": Style(
+    "reggae": DrumStyle(
         ("reggae", "reggae", "one drop", "dub"),
         (65, 95),
         (0, 8),
@@ -142,7 +110,7 @@ STYLES: dict[str, Style] = {
         ),
         0.2,
     ),
-    "jazz": Style(
+    "jazz": DrumStyle(
         ("jazz", "jazz", "swing", "bebop"),
         (90, 180),
         (32, 40),
@@ -152,7 +120,7 @@ STYLES: dict[str, Style] = {
         ),
         0.62,
     ),
-    "latin": Style(
+    "latin": DrumStyle(
         ("latin", "latin", "salsa", "bossa nova", "samba"),
         (90, 135),
         (0, 32),
@@ -166,7 +134,7 @@ STYLES: dict[str, Style] = {
             {KICK: "X..xX..xX..xX..x", RIM: "x..x..x...x..x..", CLOSED: "xoxoxoxoxoxoxoxo"},
         ),
     ),
-    "percussion": Style(
+    "percussion": DrumStyle(
         ("percussion", "percussion", "hand percussion", "tribal", "african"),
         (80, 140),
         (0,),
@@ -182,34 +150,3 @@ STYLES: dict[str, Style] = {
     ),
 }
 """Thirteen styles. Each is rendered at any tempo, most often in its usual range."""
-
-_VELOCITY = {"X": (112, 124), "x": (88, 106), "o": (36, 58), "?": (60, 90)}
-_CHANCE = {"X": 1.0, "x": 0.97, "o": 0.8, "?": 0.33}
-
-
-def draw_hits(style: Style, bars: int, random: np.random.Generator) -> list[Hit]:
-    """Draw the hits of `bars` bars from one of the style's patterns, with new optional hits in each bar.
-
-    The first beat of the loop always has a hit, so that the grid is audible.
-    """
-    pattern = style.bars[int(random.integers(len(style.bars)))]
-    hits: list[Hit] = []
-    for bar in range(bars):
-        for key, line in pattern.items():
-            for step, sign in enumerate(line):
-                first = bar == 0 and step == 0
-                if sign == "." or (not first and random.uniform() > _CHANCE[sign]):
-                    continue
-                low, high = _VELOCITY[sign]
-                delay = style.swing * _swing_share(style, step)
-                hits.append(Hit(STEPS * bar + step + delay, key, int(random.integers(low, high + 1))))
-    if not any(hit.step == 0 for hit in hits):
-        hits.append(Hit(0.0, KICK, 110))
-    return sorted(hits, key=lambda hit: hit.step)
-
-
-def _swing_share(style: Style, step: int) -> float:
-    """Return 1 for steps with swing: odd sixteenths, or for jazz the eighths between the beats; else 0."""
-    if style.swing > 0.5:
-        return 1.0 if step % 4 == 2 else 0.0
-    return 1.0 if step % 2 else 0.0

@@ -6,19 +6,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.pocket.bands import Frames, synthesise, synthesise_loop
-from training.pocket.bank import Bank, StoredBank, load_bank
-from training.pocket.codec import Codec, load_codec
-from training.pocket.features import TOKEN_FRAMES, tokens_of
-from training.pocket.generator import Generator, sample
+from timbred.engine.codecs.bands import Frames, synthesise
+from timbred.engine.families.pocket_networks import BandCodec, Generator, TextSide
+from timbred.engine.families.pocket_prompts import Planner, PlanRequest, PromptReading, read_words
+from timbred.engine.families.pocket_sketch import Bank, Sketcher, StoredBank
+from timbred.models.pocket import SAMPLE_RATE, TOKEN_FRAMES, PocketSound
+from training.pocket.bank import entry_vectors, load_bank
+from training.pocket.codec import load_codec
+from training.pocket.features import tokens_of
+from training.pocket.generator import new_generator, sample
 from training.pocket.generator_training import check_origin, load_text_side, origin_of
 from training.pocket.latents import Latents
-from training.pocket.plan import Planner
 from training.pocket.running import fingerprint, load_checkpoint
-from training.pocket.settings import SAMPLE_RATE
-from training.pocket.sketch import Sketcher
-from training.pocket.sounds import Sound
-from training.pocket.text import TextSide
+from training.pocket.vocabulary import VOCABULARY
 
 STEPS, GUIDANCE = 4, 1.0
 
@@ -37,23 +37,32 @@ class Pocket:
     planner: Planner
     sketcher: Sketcher
     generator: Generator | None
-    codec: Codec
+    codec: BandCodec
     scale: Tensor
     middle: Tensor
     steps: int = STEPS
     guidance: float = GUIDANCE
 
     @torch.no_grad()
-    def plans(self, prompts: Sequence[str], seconds: float, seed: int) -> list[Sound]:
+    def plans(self, prompts: Sequence[str], seconds: float, seed: int) -> list[PocketSound]:
         """Return the description of each prompt's sound."""
-        return [self.planner.plan(prompt, seconds, seed + index) for index, prompt in enumerate(prompts)]
+        requests = [PlanRequest(seconds, seed + index) for index in range(len(prompts))]
+        return [self.planner.plan(self.read(prompt), one) for prompt, one in zip(prompts, requests, strict=True)]
+
+    @torch.no_grad()
+    def read(self, prompt: str) -> PromptReading:
+        """Return how the text encoder understands a prompt."""
+        vector = self.text.read_prompts([prompt])
+        chances = {name: head(vector).softmax(-1)[0].numpy() for name, head in self.text.heads.items()}
+        return PromptReading(tuple(read_words(prompt)), chances, vector[0].numpy())
 
     @torch.no_grad()
     def sounds(self, prompts: Sequence[str], seconds: float, seed: int = 0) -> list[Tensor]:
         """Generate the audio (2, samples) of each prompt."""
         samples = round(seconds * SAMPLE_RATE)
-        plans = self.plans(prompts, seconds, seed)
-        sketches = [self.sketcher.sketch(plan, tokens_of(samples) * TOKEN_FRAMES) for plan in plans]
+        plans, frames = self.plans(prompts, seconds, seed), tokens_of(samples) * TOKEN_FRAMES
+        loops = [plan.form == "loop" for plan in plans]
+        sketches = [self.sketcher.sketch(plan, frames, loop) for plan, loop in zip(plans, loops, strict=True)]
         if self.generator is not None:
             channels = torch.stack([sketch.stacked() for sketch in sketches])
             drawn = (self.codec.encoder(channels)[0] - self.middle) / self.scale
@@ -63,8 +72,8 @@ class Pocket:
             decoded = self.codec.decoder(values * self.scale + self.middle)
             sketches = [Frames.unstacked(rows) for rows in decoded.float().cpu()]
         return [
-            (synthesise_loop if plan.form == "loop" else synthesise)(frames, samples, seed + index)
-            for index, (plan, frames) in enumerate(zip(plans, sketches, strict=True))
+            synthesise(sketch, samples, seed + index, circle=loop)
+            for index, (sketch, loop) in enumerate(zip(sketches, loops, strict=True))
         ]
 
     @torch.no_grad()
@@ -91,7 +100,7 @@ def load_pocket(sketches_only: bool = False) -> Pocket:
     state = load_checkpoint("generator")
     if state is None:
         raise FileNotFoundError("the generator isn't trained yet: run python -m training.pocket.train first")
-    generator = Generator()
+    generator = new_generator()
     generator.load_state_dict(state["average"])
     latents = Latents("held-out")
     if latents.encoder != fingerprint(codec.encoder.state_dict()):
@@ -101,8 +110,9 @@ def load_pocket(sketches_only: bool = False) -> Pocket:
 
 
 def assemble(
-    side: TextSide, generator: Generator | None, codec: Codec, stored: StoredBank, scale: Tensor, middle: Tensor
+    side: TextSide, generator: Generator | None, codec: BandCodec, stored: StoredBank, scale: Tensor, middle: Tensor
 ) -> Pocket:
     """Return the model of its parts."""
-    bank = Bank(codec, stored)
-    return Pocket(side, Planner(side, bank), Sketcher(bank), generator, codec, scale, middle)
+    bank = Bank(codec.decoder, stored)
+    planner = Planner(VOCABULARY, stored.entries, entry_vectors(side, stored.entries).numpy())
+    return Pocket(side, planner, Sketcher(bank, VOCABULARY), generator, codec, scale, middle)

@@ -3,23 +3,7 @@
 Two loops of the package are excluded despite their grant, because they quote a well-known record.
 """
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Recording:
-    """One file.
-
-    Attributes:
-        names: name of the kind, then synonyms.
-        form: "hit", "loop", "texture" or "note", as in `sounds.Sound`.
-        seconds: length.
-    """
-
-    names: tuple[str, ...]
-    form: str
-    seconds: float
-
+from timbred.models.pocket import Recording
 
 _TABLE = """
 ambi_choir texture 1.57 ambient choir, choir pad, heavenly choir

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
 
+from timbred.models.pocket import SAMPLE_RATE
 from training.pocket.effects import EFFECTS, Audio
 from training.pocket.midi import DRUM_CHANNEL, Score
-from training.pocket.settings import SAMPLE_RATE
 from training.pocket.sounds import Sound
 from training.pocket.sources import path_of
 from training.synthesis import recipe as synthesis

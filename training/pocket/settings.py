@@ -7,8 +7,6 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 RUNS = Path(os.environ.get("POCKET_RUNS", REPOSITORY / "training" / "runs" / "pocket"))
 """Folder of rendered sounds, checkpoints and figures; set by `POCKET_RUNS`."""
 
-SAMPLE_RATE = 44_100
-MAX_SECONDS = 10.0
 DATA_SEED = 2026
 SHARD_SOUNDS = 250
 SHARDS = 96

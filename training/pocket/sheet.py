@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from timbred.models.pocket import SAMPLE_RATE
 from training.pocket.evaluate import SOURCES, Request, SoundSource, class_requests, loop_requests, note_requests
 from training.pocket.pipeline import load_pocket
-from training.pocket.settings import SAMPLE_RATE
 
 SHOWN_KINDS = ("piano", "violin", "choir aah", "flute", "trumpet", "kick", "snare", "crash cymbal", "sea", "warm pad")
 

@@ -2,23 +2,21 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
+from timbred.engine.families.pocket_prompts import draw_hits
+from timbred.models.pocket import MAX_SECONDS
+from timbred.models.pocket import PocketSound as Sound
 from training.pocket import patterns
 from training.pocket.effects import EFFECTS
 from training.pocket.instruments import DRUMS, INSTRUMENTS, KITS, SHARED_KEYS, UNPITCHED, Instrument
 from training.pocket.recordings import RECORDINGS
-from training.pocket.settings import MAX_SECONDS
 from training.synthesis import recipe as synthesis
 from training.synthesis.oscillators import RATE as SYNTHESIS_RATE
 
 T = TypeVar("T")
-
-Event = tuple[float, float, int, int]
-"""Start and length in seconds, MIDI note or key, velocity."""
 
 CHORDS: dict[str, tuple[int, ...]] = {
     "major": (0, 4, 7),
@@ -44,72 +42,6 @@ SECONDS = (0.6, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0)
 SECONDS_WEIGHTS = (0.1, 0.18, 0.17, 0.28, 0.15, 0.08, 0.03, 0.01)
 SOFT, HARD = 50, 112
 """Largest velocity of a soft sound, and smallest of a hard one."""
-
-
-@dataclass(frozen=True)
-class Sound:
-    """The description of one sound.
-
-    Attributes:
-        source: a key of `sources.SOURCES`, or "code".
-        kind: name of the kind.
-        form: "note", "chord", "arpeggio", "scale", "hit", "loop" or "texture".
-        seconds: length of the clip.
-        seed: seed of the rendering.
-        bank, program: MIDI program of sounds from a soundfont (kit program for drums).
-        drums: True for the drum channel.
-        events: notes to play.
-        velocity: 1..127, of notes, chords and hits.
-        note: MIDI note, lowest of a chord, first of a scale.
-        register: -1 low, 1 high in the kind's range, else 0.
-        chord, scale: names of CHORDS and SCALES.
-        direction: 1 up, -1 down, 0 up and down, of an arpeggio or scale.
-        short: True for a tone that ends early (staccato).
-        bpm, bars, style: of loops (and bpm of arpeggios).
-        effects: names of EFFECTS, in the order in which they are applied.
-        recording: a key of RECORDINGS.
-        recipe: fields of a synthesised sound's recipe.
-    """
-
-    source: str
-    kind: str
-    form: str
-    seconds: float
-    seed: int
-    bank: int = 0
-    program: int = 0
-    drums: bool = False
-    events: tuple[Event, ...] = ()
-    velocity: int | None = None
-    note: int | None = None
-    register: int = 0
-    chord: str | None = None
-    scale: str | None = None
-    direction: int = 0
-    short: bool = False
-    bpm: float | None = None
-    bars: int = 0
-    style: str | None = None
-    effects: tuple[str, ...] = ()
-    recording: str | None = None
-    recipe: dict[str, Any] | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values, without those that have their default."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        return {name: value for name, value in vars(self).items() if value != defaults[name]}
-
-    @staticmethod
-    def from_dict(values: dict[str, Any]) -> "Sound":
-        """Create a sound from the result of `to_dict`."""
-        tuples: dict[str, Any] = {
-            name: tuple(map(_frozen, values[name])) for name in ("events", "effects") if name in values
-        }
-        return Sound(**(values | tuples))
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _pick(random: np.random.Generator, options: Iterable[T], weights: Sequence[float] | None = None) -> T:
@@ -267,9 +199,7 @@ def draw_loop(
     tempo = bpm if bpm is not None else int(random.integers(low, high + 1))
     bars = 2 if tempo >= 84 and random.uniform() < 0.6 else 1
     step = 60.0 / tempo / 4
-    events = tuple(
-        (float(hit.step * step), 0.9 * step, hit.key, hit.velocity) for hit in patterns.draw_hits(row, bars, random)
-    )
+    events = tuple((float(hit.step * step), 0.9 * step, hit.key, hit.velocity) for hit in draw_hits(row, bars, random))
     seconds = 240.0 / tempo * bars
     return Sound(
         source=source,

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from training.pocket.labels import CHOICES, NO_CLASS, labels_of
+from timbred.engine.families.pocket_networks import TextSide, tensors
+from timbred.engine.families.pocket_prompts import encode_words
+from training.pocket.labels import NO_CLASS, labels_of
 from training.pocket.running import Average, Clock, choose_device, load_checkpoint, log_figures, save_checkpoint
 from training.pocket.sounds import Sound, draw
-from training.pocket.text import TextSide, label_losses, tensors
-from training.pocket.tokens import encode
+from training.pocket.text import label_losses, new_text_side
+from training.pocket.vocabulary import CHOICES
 from training.pocket.words import HELD_OUT_TEMPLATES, caption
 
 STAGE = "text"
@@ -61,7 +63,7 @@ def held_out_figures(side: TextSide) -> dict[str, float]:
 
 def train(minutes: float, device: torch.device) -> None:
     """Train for some minutes."""
-    side = TextSide().to(device)
+    side = new_text_side().to(device)
     average = Average(side, 0.998)
     optimiser = torch.optim.AdamW(side.parameters(), LEARNING_RATE, (0.9, 0.98), weight_decay=0.01)
     step = 0
@@ -81,7 +83,7 @@ def train(minutes: float, device: torch.device) -> None:
         )
 
     def measure() -> None:
-        averaged = TextSide().to(device).eval()
+        averaged = new_text_side().to(device).eval()
         averaged.load_state_dict(average.weights)
         figures = held_out_figures(averaged)
         log_figures("text held-out", step, figures)
@@ -94,7 +96,7 @@ def train(minutes: float, device: torch.device) -> None:
         prompts = [caption(sound, random) for sound in sounds]
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step)
-        vectors = side(*tensors(encode(prompts), device))
+        vectors = side(*tensors(encode_words(prompts), device))
         losses = label_losses(side, vectors, labels_of(sounds))
         loss = sum(EMPHASIS.get(name, 1.0) * value for name, value in losses.items())
         assert isinstance(loss, torch.Tensor)

@@ -1,6 +1,7 @@
 """The resident models of one device: construction, loads, unloads, and the memory budget they share."""
 
 import gc
+import importlib
 import logging
 import sys
 import time
@@ -18,7 +19,6 @@ from timbred import errors
 from timbred.engine import device
 from timbred.engine.compile.compiled_calls import CompileQueue
 from timbred.engine.diffusion.sampler import make_scheduler
-from timbred.engine.families import ace_step, audioldm, audioldm2, stable_audio
 from timbred.engine.families.base import FamilySpec, LatentDiffusion
 from timbred.engine.families.clap import Clap, load_clap
 from timbred.engine.families.component_loader import SharedComponents, component_class, load_components
@@ -39,20 +39,10 @@ COMPILED_BUDGET_SHARE = 0.25
 """Part of the budget that compiled calls may fill, including their copies of weights."""
 
 
-SPECS: tuple[FamilySpec, ...] = (
-    audioldm2.AUDIOLDM2,
-    audioldm.AUDIOLDM,
-    audioldm.MUSICLDM,
-    stable_audio.STABLE_AUDIO,
-    stable_audio.STABLE_AUDIO_3,
-    ace_step.ACE_STEP,
-)
-"""The engine's declarations of all families."""
-
-
 def spec_of(family: Family) -> FamilySpec:
-    """Return the engine's declaration of a family."""
-    return next(spec for spec in SPECS if spec.facts is family)
+    """Return the engine's declaration of a family, which is imported now: importing all of them takes seconds."""
+    module, name = family.spec
+    return getattr(importlib.import_module(f"timbred.engine.families.{module}"), name)
 
 
 @dataclass(frozen=True)
@@ -74,6 +64,8 @@ def estimate_memory_needs(
     sizes: dict[str, int] = {}
     added_bytes = 0
     spec = spec_of(checkpoint.family)
+    if spec.load is not None:
+        return MemoryNeeds(2 * checkpoint.weight_bytes, 2 * checkpoint.weight_bytes)  # float32, from half precision
     for part in (part for part in checkpoint.family.weighted if part in checkpoint.classes):
         folder = checkpoint.folder / part
         files = weight_files(folder, name, "")
@@ -105,6 +97,11 @@ def make_resident(
         ModelError: A component can't be loaded.
     """
     spec = spec_of(checkpoint.family)
+    memory = device_memory or DeviceMemory(device, sys.maxsize)
+    if spec.load is not None:
+        model = LatentDiffusion(spec, spec.load(checkpoint.folder, name, progress), device, {}, memory)
+        model.move_to_device()
+        return model
     components: dict[str, Any] = load_components(
         checkpoint,
         name,
@@ -117,7 +114,7 @@ def make_resident(
     config: dict[str, Any] = components["scheduler"]
     scheduler = make_scheduler(spec.facts.schedulers[0], config)
     pipeline = spec.pipeline_class(**{**components, "scheduler": scheduler})
-    model = LatentDiffusion(spec, pipeline, device, config, device_memory or DeviceMemory(device, sys.maxsize))
+    model = LatentDiffusion(spec, pipeline, device, config, memory)
     model.move_to_device()
     return model
 

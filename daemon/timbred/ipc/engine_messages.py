@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import zmq
 
-WIRE_VERSION = 14
+WIRE_VERSION = 15
 """Increased whenever a message changes; a daemon refuses an engine of another version."""
 
 ENGINE_HEARTBEAT_INTERVAL_S = 1.0
@@ -50,7 +50,7 @@ class PromptInputs(msgspec.Struct, frozen=True, kw_only=True):
     weights: tuple[tuple[str, float], ...] = ()
     lyrics: str = ""
     language: str = "en"
-    bpm: int = 0
+    bpm: float = 0.0
     key: str = ""
     signature: str = ""
     task: str = ""

@@ -16,7 +16,17 @@ from typing import IO, Any
 
 from timbred.errors import BadRequest, MissingWeights, ModelError, TimbredError
 from timbred.models.embeddings import TensorInputs
-from timbred.models.families import FAMILIES, MAX_RATE_HZ, Family, ReadConfig, SoundFacts, family_of
+from timbred.models.families import (
+    FAMILIES,
+    MAX_RATE_HZ,
+    POCKET,
+    Family,
+    ReadConfig,
+    SoundFacts,
+    family_of,
+    pocket_sound,
+)
+from timbred.models.pocket import MAX_WEIGHTS_BYTES, WEIGHTS_NAME, is_pocket, read_card
 
 INDEX_NAME = "model_index.json"
 
@@ -68,6 +78,8 @@ def inspect(folder: Path, name: str, remedy: str) -> Checkpoint:
         MissingWeights: a file is missing.
         ModelError: timbred doesn't run the pipeline, or the folder requires its own code.
     """
+    if is_pocket(folder):
+        return _inspect_pocket(folder, name, remedy)
     index = read_json(folder / INDEX_NAME, name, remedy)
     family = family_in(index, folder, name)
     parts = [part for part, component in family.components.items() if not component.is_optional or _has(index, part)]
@@ -84,6 +96,28 @@ def inspect(folder: Path, name: str, remedy: str) -> Checkpoint:
         sound=_sound(family, folder, name, remedy),
         weight_bytes=sum(file.stat().st_size for files in weights.values() for file in files),
         speaks=not family.speaking.isdisjoint(classes.values()),
+    )
+
+
+def _inspect_pocket(folder: Path, name: str, remedy: str) -> Checkpoint:
+    """Inspect a folder of the family pocket."""
+    card, weights = read_card(folder, name, remedy), folder / WEIGHTS_NAME
+    if not weights.is_file():
+        raise MissingWeights(f"{name}: {weights} is missing; {remedy}")
+    size = weights.stat().st_size
+    if size > MAX_WEIGHTS_BYTES:
+        raise ModelError(
+            f"{name}: {weights} has {size / 1e6:.4g} MB, and it may have {MAX_WEIGHTS_BYTES / 1e6:.4g}; {remedy}"
+        )
+    read_tensor_header(weights)
+    return Checkpoint(
+        folder=folder,
+        family=POCKET,
+        classes={part: component.classes[0] for part, component in POCKET.components.items()},
+        pickled=(),
+        sound=pocket_sound(vars(card)),
+        weight_bytes=size,
+        speaks=False,
     )
 
 

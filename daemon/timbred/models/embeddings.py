@@ -74,6 +74,12 @@ def _mel_latents(config: Callable[[str], dict[str, Any]], seconds: float) -> Ten
     return TensorInput((1, int(config("unet")["in_channels"]), math.ceil(frames / frames_per_row), bands))
 
 
+def no_inputs(config: Callable[[str], dict[str, Any]], seconds: float) -> TensorInputs:
+    """Return none: the model encodes prompts and draws noise by itself only."""
+    del config, seconds
+    return {}
+
+
 def clap_vector_inputs(config: Callable[[str], dict[str, Any]], seconds: float) -> TensorInputs:
     """Return the tensors of AudioLDM and MusicLDM: one vector for each prompt, and the starting noise."""
     vector = TensorInput((1, int(config("unet")["projection_class_embeddings_input_dim"])))

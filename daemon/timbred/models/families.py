@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from timbred.models import embeddings
 from timbred.models.embeddings import ReadTensorInputs
+from timbred.models.pocket import MIN_SECONDS
 from timbred.protocol.keys import SchedulerName
 
 Stage = Literal["denoiser", "codec", "text"]
@@ -60,6 +61,7 @@ class SoundFacts:
         steps: Denoising steps.
         guidance: Guidance scale; 1 without guidance.
         scheduler: Noise scheduler.
+        min_seconds: Shortest length that is rendered; shorter sounds are cut.
     """
 
     rate: int
@@ -69,6 +71,7 @@ class SoundFacts:
     steps: int
     guidance: float
     scheduler: SchedulerName
+    min_seconds: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Family:
 
     Attributes:
         name: The project's name for it.
+        spec: Module and name of its declaration in `timbred.engine.families`.
         pipelines: Names of the pipelines in `model_index.json`; the first is the usual one.
         components: The components of the pipeline that are loaded, in the order of loading.
         libraries: Names of the libraries in `model_index.json` beside diffusers and transformers.
@@ -99,6 +103,7 @@ class Family:
     """
 
     name: str
+    spec: tuple[str, str]
     pipelines: tuple[str, ...]
     components: Mapping[str, Component]
     libraries: tuple[str, ...]
@@ -175,6 +180,7 @@ _SCHEDULER = Component(())
 
 AUDIOLDM2 = Family(
     name="audioldm2",
+    spec=("audioldm", "AUDIOLDM2"),
     pipelines=("AudioLDM2Pipeline",),
     components={
         "vae": Component(("AutoencoderKL",), "codec"),
@@ -201,6 +207,7 @@ AUDIOLDM2 = Family(
 
 AUDIOLDM = Family(
     name="audioldm",
+    spec=("audioldm", "AUDIOLDM"),
     pipelines=("AudioLDMPipeline",),
     components={
         "vae": Component(("AutoencoderKL",), "codec"),
@@ -222,6 +229,7 @@ AUDIOLDM = Family(
 
 MUSICLDM = Family(
     name="musicldm",
+    spec=("audioldm", "MUSICLDM"),
     pipelines=("MusicLDMPipeline",),
     components={
         "vae": Component(("AutoencoderKL",), "codec"),
@@ -259,6 +267,7 @@ _STABILITY = Licence("Stability AI Community", "yes, below the yearly revenue th
 
 STABLE_AUDIO = Family(
     name="stable-audio",
+    spec=("stable_audio", "STABLE_AUDIO"),
     pipelines=("StableAudioPipeline",),
     components={
         "vae": Component(("AutoencoderOobleck",), "codec"),
@@ -293,6 +302,7 @@ def _stable_audio_3_sound(config: ReadConfig) -> SoundFacts:
 
 STABLE_AUDIO_3 = Family(
     name="stable-audio-3",
+    spec=("stable_audio", "STABLE_AUDIO_3"),
     pipelines=("StableAudio3Pipeline", "StableAudio3AudioToAudioPipeline", "StableAudio3InpaintPipeline"),
     components={
         "vae": Component(("AutoencoderSAME",), "codec"),
@@ -330,6 +340,7 @@ ACE_STEP_MAX_SECONDS = 600.0
 
 ACE_STEP = Family(
     name="ace-step",
+    spec=("ace_step", "ACE_STEP"),
     pipelines=("AceStepPipeline",),
     components={
         "vae": Component(("AutoencoderOobleck",), "codec"),
@@ -352,8 +363,34 @@ ACE_STEP = Family(
 )
 """ACE-Step 1.5."""
 
+POCKET = Family(
+    name="pocket",
+    spec=("pocket", "POCKET"),
+    pipelines=(),
+    components={
+        "text_encoder": Component(("TextSide",), "text"),
+        "generator": Component(("Generator",), "denoiser"),
+        "vae": Component(("BandCodec",), "codec"),
+    },
+    libraries=(),
+    read_sound=lambda config: pocket_sound(config("pocket")),
+    capabilities=frozenset({"negative", "weights", "init", "inpaint", "bands", "extend", "windows", "loop", "bpm"}),
+    schedulers=("flow-euler",),
+    licence=Licence("Apache-2.0", "yes"),
+    read_tensor_inputs=embeddings.no_inputs,
+)
+"""The embedded model's own family: its folder has one JSON file and one file of tensors."""
+
+
+def pocket_sound(card: Mapping[str, Any]) -> SoundFacts:
+    """Return the sounds of a model of the family pocket, from the content of its `pocket.json`."""
+    rate, channels, longest = int(card["sample_rate"]), int(card["channels"]), float(card["max_seconds"])
+    steps, guidance = int(card["steps"]), float(card["guidance"])
+    return SoundFacts(rate, channels, min(2.0, longest), longest, steps, guidance, "flow-euler", MIN_SECONDS)
+
+
 FAMILIES: tuple[Family, ...] = (AUDIOLDM2, AUDIOLDM, MUSICLDM, STABLE_AUDIO, STABLE_AUDIO_3, ACE_STEP)
-"""All families."""
+"""All families whose folders are in diffusers' format."""
 
 
 def family_of(pipeline: object) -> Family | None:

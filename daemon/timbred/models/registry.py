@@ -222,6 +222,7 @@ def _card_from_folder(name: str, folder: Path, remedy: str) -> Card:
         native_rate=sound.rate,
         channels=sound.channels,
         max_seconds=sound.max_seconds,
+        min_seconds=sound.min_seconds,
         default_seconds=sound.default_seconds,
         steps=sound.steps,
         guidance=sound.guidance,

@@ -60,7 +60,7 @@ class RequestedMusic:
             prompt=_append(inputs.prompt, words),
             prompt2=_append(inputs.prompt2, words),
             key=self.key if reads("key") else "",
-            bpm=round(self.bpm or 0) if reads("bpm") else 0,
+            bpm=(self.bpm or 0.0) if reads("bpm") else 0,
             signature=self.signature if reads("signature") else "",
         )
 

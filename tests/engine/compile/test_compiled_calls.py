@@ -28,8 +28,7 @@ from timbred.engine.compile.compiled_calls import (
     CompiledCalls,
     CompileQueue,
 )
-from timbred.engine.compile.onednn_packing import can_pack
-from timbred.engine.compile.traced_calls import MAX_RECORDED_SHAPES, CompileCache, Shape, module_key
+from timbred.engine.compile.traced_calls import MAX_RECORDED_SHAPES, CompileCache, Shape, can_pack, module_key
 from timbred.engine.device import precision_of
 from timbred.engine.families import base
 from timbred.engine.families.base import LatentDiffusion

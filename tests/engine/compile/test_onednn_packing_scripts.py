@@ -6,8 +6,7 @@ import weakref
 import torch
 from torch import nn
 
-from timbred.engine.compile.onednn_packing import pack_weights, script_graph
-from timbred.engine.compile.traced_calls import trace
+from timbred.engine.compile.traced_calls import pack_weights, script_graph, trace
 
 
 class _Block(nn.Module):

@@ -16,6 +16,7 @@ from timbred.engine.families.base import FamilySpec, LatentDiffusion
 from timbred.engine.model_manager import make_resident
 from timbred.errors import ModelError
 from timbred.models import checkpoint
+from timbred.models.families import Family
 
 
 def load(folder: Path, precision: torch.dtype) -> LatentDiffusion:
@@ -23,18 +24,19 @@ def load(folder: Path, precision: torch.dtype) -> LatentDiffusion:
     return loudened(make_resident(found, "tiny", torch.device("cpu"), precision, lambda _: None))
 
 
-def overflowing(when: Callable[[torch.dtype], bool]) -> tuple[FamilySpec, ...]:
+def overflowing(when: Callable[[torch.dtype], bool]) -> Callable[[Family], FamilySpec]:
     plainly = audioldm.AUDIOLDM.signature.evaluate
 
     def evaluate(unet: Any, *inputs: torch.Tensor) -> torch.Tensor:
         result = plainly(unet, *inputs)
         return result * float("nan") if when(unet.dtype) else result
 
-    return (replace(audioldm.AUDIOLDM, signature=replace(audioldm.AUDIOLDM.signature, evaluate=evaluate)),)
+    spec = replace(audioldm.AUDIOLDM, signature=replace(audioldm.AUDIOLDM.signature, evaluate=evaluate))
+    return lambda family: spec
 
 
 def test_denoiser_repeats_an_overflowing_network_in_full_precision(audioldm: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(model_manager, "SPECS", overflowing(lambda dtype: dtype != torch.float32))
+    monkeypatch.setattr(model_manager, "spec_of", overflowing(lambda dtype: dtype != torch.float32))
     model = load(audioldm, torch.bfloat16)
     found = ours(model, order())
     assert np.isfinite(found).all()
@@ -43,7 +45,7 @@ def test_denoiser_repeats_an_overflowing_network_in_full_precision(audioldm: Pat
 
 
 def test_denoiser_reports_an_overflow_in_full_precision(audioldm: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(model_manager, "SPECS", overflowing(lambda _: True))
+    monkeypatch.setattr(model_manager, "spec_of", overflowing(lambda _: True))
     for precision in (torch.float32, torch.bfloat16):
         with pytest.raises(ModelError, match="NaN or infinity"):
             ours(load(audioldm, precision), order())

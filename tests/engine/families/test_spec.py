@@ -12,7 +12,7 @@ import transformers
 import timbred
 from timbred.engine.diffusion.sampler import SCHEDULERS
 from timbred.engine.families.base import FamilySpec
-from timbred.engine.model_manager import SPECS, spec_of
+from timbred.engine.model_manager import spec_of
 from timbred.models.families import FAMILIES, STAGES, Family
 
 PACKAGE = Path(timbred.__file__).parent
@@ -23,7 +23,7 @@ def name_of(item: Any) -> str:
     return item.facts.name if isinstance(item, FamilySpec) else item.name
 
 
-@pytest.fixture(params=SPECS, ids=name_of)
+@pytest.fixture(params=[spec_of(family) for family in FAMILIES], ids=name_of)
 def spec(request: pytest.FixtureRequest) -> FamilySpec:
     return request.param
 

@@ -4,24 +4,26 @@ import dataclasses
 
 import torch
 
-from training.pocket.bank import Bank, Entry, StoredBank, draw_entries
-from training.pocket.codec import Codec, CodecSizes
+from timbred.engine.families.pocket_networks import BandCodec
+from timbred.engine.families.pocket_sketch import Bank, StoredBank
+from timbred.models.pocket import BankEntry, CodecSizes
+from training.pocket.bank import draw_entries
 from training.pocket.sounds import Sound
 
 SIZES = CodecSizes(group_latent=2, widths=(16, 16), encoder_blocks=(1, 1), decoder_blocks=(1, 1))
 ENTRY_TOKENS = 12
 
 
-def small_codec() -> Codec:
+def small_codec() -> BandCodec:
     """Return an untrained codec with 40 values a vector."""
     torch.manual_seed(0)
-    return Codec(SIZES).eval()
+    return BandCodec(SIZES).eval()
 
 
 def stored_bank(sounds: list[Sound] | None = None) -> StoredBank:
     """Return a bank of all descriptions with random latents."""
     listed = draw_entries() if sounds is None else sounds
-    entries = tuple(Entry(sound, 0.5, ENTRY_TOKENS * index, ENTRY_TOKENS) for index, sound in enumerate(listed))
+    entries = tuple(BankEntry(sound, 0.5, ENTRY_TOKENS * index, ENTRY_TOKENS) for index, sound in enumerate(listed))
     source = torch.Generator().manual_seed(1)
     codes = torch.randint(-127, 128, (ENTRY_TOKENS * len(listed), SIZES.latent), generator=source).to(torch.int8)
     return StoredBank(codes, torch.ones(SIZES.latent), torch.zeros(SIZES.latent), entries, 77)
@@ -29,7 +31,7 @@ def stored_bank(sounds: list[Sound] | None = None) -> StoredBank:
 
 def bank(sounds: list[Sound] | None = None) -> Bank:
     """Return a bank of random sounds."""
-    return Bank(small_codec(), stored_bank(sounds))
+    return Bank(small_codec().decoder, stored_bank(sounds))
 
 
 def with_frames(made: Bank, index: int, **frames: torch.Tensor) -> Bank:

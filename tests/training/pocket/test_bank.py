@@ -4,7 +4,7 @@ import torch
 from tests.training.pocket.banks import bank, small_codec, stored_bank
 from training.pocket.bank import NOTE_STEP, _trimmed, draw_entries, entries_of, notes_of  # pyright: ignore[reportPrivateUsage]
 from training.pocket.instruments import INSTRUMENTS
-from training.pocket.labels import KINDS
+from training.pocket.vocabulary import KINDS
 
 
 def test_notes_of_are_near_every_note_of_an_instrument() -> None:

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from timbred.models.pocket import CodecSizes
 from training.pocket import carry, generator_training, latents, running
-from training.pocket.codec import CodecSizes
-from training.pocket.generator import Generator
+from training.pocket.generator import new_generator
 from training.pocket.sounds import draw
-from training.pocket.text import TextSide
+from training.pocket.text import new_text_side
 
 LATENT = CodecSizes().latent
 
@@ -47,7 +47,7 @@ def test_carry_keeps_the_values_of_stored_latents(runs: Path) -> None:
 def test_carry_unpacks_what_was_packed(runs: Path, tmp_path: Path) -> None:
     store(8)
     before = latents.Latents("training")
-    running.save_checkpoint("text", average=TextSide().state_dict())
+    running.save_checkpoint("text", average=new_text_side().state_dict())
     size = carry.pack(tmp_path / "transfer", 100)
     assert size == sum(path.stat().st_size for path in (tmp_path / "transfer").iterdir())
     carry._unpack_latents(tmp_path / "transfer")  # pyright: ignore[reportPrivateUsage]
@@ -72,7 +72,7 @@ def test_carry_returns_remote_training_as_checkpoints(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store(12)
-    running.save_checkpoint("text", average=TextSide().state_dict())
+    running.save_checkpoint("text", average=new_text_side().state_dict())
     carry.pack(tmp_path / "transfer", 100)
     monkeypatch.setattr(carry, "PREPARED_CAPTIONS", 0)
     carry.train(tmp_path / "transfer", tmp_path / "out", 0.0, torch.device("cpu"), 64, False)
@@ -85,19 +85,19 @@ def test_carry_returns_remote_training_as_checkpoints(
     assert returned is not None
     assert returned["step"] == trained["step"] == 1
     assert (runs / "generator.before.pt").exists()
-    Generator().load_state_dict(returned["average"])
+    new_generator().load_state_dict(returned["average"])
     assert json.loads((tmp_path / "out" / "log.json").read_text())["step"] == 1
     generator_training.train(0.0, torch.device("cpu"), 64)
     again = running.load_checkpoint("generator")
     assert again is not None
     assert again["step"] == 2
-    running.save_checkpoint("text", average=TextSide().state_dict())
+    running.save_checkpoint("text", average=new_text_side().state_dict())
     with pytest.raises(ValueError, match="a text encoder of another run"):
         generator_training.train(0.0, torch.device("cpu"), 64)
 
 
 def test_carry_needs_only_torch_numpy_and_scipy_for_remote_training() -> None:
-    missing = ("soundfile", "diffusers", "transformers", "matplotlib", "timbred", "soxr")
+    missing = ("soundfile", "diffusers", "transformers", "matplotlib", "msgspec", "zmq", "soxr")
     program = f"import sys\nfor name in {missing}: sys.modules[name] = None\nimport training.pocket.carry"
     root = Path(carry.__file__).resolve().parents[2]
     subprocess.run([sys.executable, "-c", program], cwd=root, check=True, timeout=300)

@@ -1,7 +1,8 @@
 import torch
 
-from training.pocket.bands import BANDS, CHANNELS, Frames, analyse
-from training.pocket.codec import Codec, from_cells, reconstruction_losses, to_cells
+from timbred.engine.codecs.bands import BANDS, CHANNELS, Frames, analyse
+from timbred.engine.families.pocket_networks import BandCodec, from_cells, to_cells
+from training.pocket.codec import reconstruction_losses
 from training.pocket.codec_training import loss_of
 from training.pocket.features import TOKEN_FRAMES, bands_of, from_bytes, silence, tokens_of
 
@@ -17,7 +18,7 @@ def test_to_cells_holds_every_channel_once() -> None:
 
 
 def test_codec_keeps_lengths_and_ranges() -> None:
-    codec = Codec()
+    codec = BandCodec()
     with torch.no_grad():
         mean, spread = codec.encoder(channels(0)[None])
         made = Frames.unstacked(codec.decoder(mean))
@@ -28,7 +29,7 @@ def test_codec_keeps_lengths_and_ranges() -> None:
 
 
 def test_codec_uses_only_neighbouring_bands() -> None:
-    codec = Codec().eval()
+    codec = BandCodec().eval()
     given = channels(1, 24)[None]
     changed = given.clone()
     changed[:, :TOKEN_FRAMES] += 0.5
@@ -47,7 +48,7 @@ def test_reconstruction_losses_are_zero_for_equal_channels_and_grow_with_differe
 
 def test_codec_learns_a_sound() -> None:
     torch.manual_seed(0)
-    codec = Codec()
+    codec = BandCodec()
     optimiser = torch.optim.AdamW(codec.parameters(), 4e-3)
     given = channels(3)[None]
     losses: list[float] = []

@@ -1,7 +1,9 @@
 import numpy as np
 import torch
 
-from training.pocket.generator import Generator, GeneratorSizes, expected_sound, sample, times
+from timbred.engine.families.pocket_networks import Generator, flow_times
+from timbred.models.pocket import GeneratorSizes
+from training.pocket.generator import expected_sound, sample
 from training.pocket.generator_training import Batch, flow_loss
 
 SMALL = GeneratorSizes(latent=8, vector=16, width=64, blocks=2, heads=2)
@@ -79,8 +81,8 @@ def test_expected_sound_with_guidance_of_one_is_unguided() -> None:
     assert not torch.allclose(plain, more, atol=1e-3)
 
 
-def test_times_go_from_noise_to_sound() -> None:
-    schedule = times(4)
+def test_flow_times_go_from_noise_to_sound() -> None:
+    schedule = flow_times(4)
     assert schedule[0] == 1
     assert schedule[-1] == 0
     assert schedule == sorted(schedule, reverse=True)

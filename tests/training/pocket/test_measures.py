@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from timbred.models.pocket import SAMPLE_RATE
 from training.pocket import measures
-from training.pocket.settings import SAMPLE_RATE
 
 TIME = np.arange(2 * SAMPLE_RATE) / SAMPLE_RATE
 

@@ -3,13 +3,14 @@ import json
 import numpy as np
 import pytest
 
+from timbred.engine.families.pocket_prompts import draw_hits
+from timbred.models.pocket import SAMPLE_RATE
 from training.pocket import words
 from training.pocket.effects import EFFECTS
 from training.pocket.instruments import DRUMS, INSTRUMENTS, KITS, UNPITCHED
-from training.pocket.patterns import STYLES, draw_hits
+from training.pocket.patterns import STYLES
 from training.pocket.recordings import RECORDINGS
 from training.pocket.render import render
-from training.pocket.settings import SAMPLE_RATE
 from training.pocket.sounds import CHORDS, Sound, draw, draw_loop, draw_synthesised, draw_tone
 
 

@@ -4,11 +4,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.pocket.bands import BANDS, CENTRES, HALF_WIDTHS
-from training.pocket.labels import CHOICES, KINDS, NO_CLASS, labels_of
+from timbred.engine.codecs.bands import BANDS, CENTRES, HALF_WIDTHS
+from timbred.engine.families.pocket_networks import partial_bands, tensors
+from timbred.engine.families.pocket_prompts import FEATURES, MAX_WORDS, PIECES, encode_words, read_words
+from training.pocket.labels import NO_CLASS, labels_of
 from training.pocket.sounds import draw
-from training.pocket.text import CONDITION_SIZE, TextSide, label_losses, partial_bands, tensors
-from training.pocket.tokens import FEATURES, MAX_WORDS, PIECES, encode, read_words
+from training.pocket.text import label_losses, new_text_side
+from training.pocket.vocabulary import CHOICES, CONDITION_SIZE, KINDS
 from training.pocket.words import caption
 
 
@@ -46,8 +48,8 @@ def test_read_words_reads_chords_and_numbers(prompt: str, texts: list[str]) -> N
 
 
 @given(st.text(max_size=200))
-def test_encode_accepts_any_prompt(prompt: str) -> None:
-    encoded = encode([prompt, "kick"])
+def test_encode_words_accepts_any_prompt(prompt: str) -> None:
+    encoded = encode_words([prompt, "kick"])
     assert encoded.pieces.shape[0] == 2
     assert 1 <= encoded.pieces.shape[1] <= MAX_WORDS
     assert encoded.pieces.shape[2] == PIECES
@@ -56,15 +58,15 @@ def test_encode_accepts_any_prompt(prompt: str) -> None:
     assert encoded.mask[:, 0].all()
 
 
-def test_encode_ignores_case_and_spacing() -> None:
-    side = TextSide().eval()
+def test_encode_words_ignores_case_and_spacing() -> None:
+    side = new_text_side().eval()
     with torch.no_grad():
         first, second = side.read_prompts(["Grand  Piano C4", "grand piano c4"])
     assert torch.allclose(first, second, atol=1e-5)
 
 
 def test_text_side_vectors_are_independent_of_the_batch() -> None:
-    side = TextSide().eval()
+    side = new_text_side().eval()
     with torch.no_grad():
         alone = side.read_prompts(["a kick"])[0]
         beside = side.read_prompts(["a kick", "a very long prompt with many words about strings in a hall"])[0]
@@ -82,7 +84,7 @@ def test_partial_bands_of_a_note_contain_its_partials() -> None:
 
 
 def test_text_condition_begins_with_the_vector() -> None:
-    side = TextSide().eval()
+    side = new_text_side().eval()
     with torch.no_grad():
         vectors = side.read_prompts(["a violin c4", "kick"])
         condition = side.condition(vectors)
@@ -107,11 +109,11 @@ def test_text_side_learns_its_labels() -> None:
     random = np.random.default_rng(1)
     sounds = [draw(random) for _ in range(24)]
     prompts = [caption(sound, random) for sound in sounds]
-    side = TextSide()
+    side = new_text_side()
     optimiser = torch.optim.AdamW(side.parameters(), 3e-3)
     totals: list[float] = []
     for _ in range(25):
-        vectors = side(*tensors(encode(prompts), torch.device("cpu")))
+        vectors = side(*tensors(encode_words(prompts), torch.device("cpu")))
         loss = torch.stack(list(label_losses(side, vectors, labels_of(sounds)).values())).sum()
         optimiser.zero_grad()
         loss.backward()

@@ -8,13 +8,15 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from timbred.engine.codecs.mel import Analysis, loudest_frames
-from timbred.engine.codecs.spectral_vocoder import NamedNote, Note
 from timbred.engine.device import precision_of
+
+if TYPE_CHECKING:
+    from timbred.engine.codecs.spectral_vocoder import NamedNote
 
 
 @dataclass(frozen=True)
@@ -68,14 +70,16 @@ class ChunkedVocoder:
         note: Pitch of the tones, for `SpectralVocoder` only.
     """
 
-    def __init__(self, vocoder: Any, mel: torch.Tensor, circular: bool = False, note: NamedNote | None = None) -> None:
+    def __init__(
+        self, vocoder: Any, mel: torch.Tensor, circular: bool = False, note: "NamedNote | None" = None
+    ) -> None:
         self.vocoder = vocoder
         self.mel = mel
         self.circular = circular
         self.hop = math.prod(int(rate) for rate in vocoder.config.upsample_rates)
         self.context = context_of(vocoder)
         self._is_spectral = type(vocoder).__name__ == "SpectralVocoder"
-        self._note = None if note is None else Note(note.hertz, mel.shape[1] if circular else 0, note.share)
+        self._note = None if note is None else note.in_circle(mel.shape[1] if circular else 0)
 
     @property
     def frames(self) -> int:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers.audio_utils import hertz_to_mel, mel_filter_bank, mel_to_hertz
 
 
 @dataclass(frozen=True)
@@ -88,6 +87,8 @@ def log_mel(samples: torch.Tensor, analysis: Analysis) -> torch.Tensor:
 @cache
 def filter_bank(analysis: Analysis) -> torch.Tensor:
     """Return the triangular mel filters, (bins, bands), float32."""
+    from transformers.audio_utils import mel_filter_bank  # imported only with a family that needs it
+
     filters = mel_filter_bank(
         num_frequency_bins=analysis.fft // 2 + 1,
         num_mel_filters=analysis.bands,
@@ -106,6 +107,8 @@ def _mel_scale(analysis: Analysis) -> str:
 
 def bands_between(analysis: Analysis, low: float, high: float) -> tuple[int, int]:
     """Return the bands whose centres lie from `low` to `high` Hz: the first, and one past the last."""
+    from transformers.audio_utils import hertz_to_mel, mel_to_hertz  # see `filter_bank`
+
     bottom, top = (hertz_to_mel(edge, _mel_scale(analysis)) for edge in (analysis.low, analysis.high))
     centres = np.asarray(mel_to_hertz(np.linspace(bottom, top, analysis.bands + 2)[1:-1], _mel_scale(analysis)))
     (selected,) = np.nonzero((centres >= low) & (centres <= high))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,10 +16,12 @@ from timbred.engine.batching import BatchSplitter
 from timbred.engine.circular import circular_time
 from timbred.engine.codecs.chunked import ChunkedVocoder
 from timbred.engine.codecs.mel import analysis_of, log_mel
-from timbred.engine.codecs.spectral_vocoder import NamedNote
 from timbred.engine.compile.compiled_calls import CompiledCalls, CompileQueue
 from timbred.engine.device import ensure_finite, precision_of
 from timbred.engine.memory.device_memory import ModelStages
+
+if TYPE_CHECKING:
+    from timbred.engine.codecs.spectral_vocoder import NamedNote
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class MelVaeCodec:
         """Use a compile queue for the VAE shapes that are decoded often."""
         self.compiled_calls = compile_queue.compiled_calls(_decode_latents, self.vae)
 
-    def with_note(self, note: NamedNote | None) -> "MelVaeCodec":
+    def with_note(self, note: "NamedNote | None") -> "MelVaeCodec":
         """Return the codec with tones of this pitch, if the vocoder takes one."""
         if note == self._note or type(self.vocoder).__name__ != "SpectralVocoder":
             return self

@@ -73,6 +73,10 @@ class NamedNote:
     hertz: float
     share: float = 1.0
 
+    def in_circle(self, frames: int) -> "Note":
+        """Return the note in a circle of some frames; 0 is for audio with an end."""
+        return Note(self.hertz, frames, self.share)
+
 
 def named_note(inputs: PromptInputs) -> NamedNote | None:
     """Return the note that a request names.

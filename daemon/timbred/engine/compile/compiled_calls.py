@@ -23,7 +23,6 @@ from typing import Any, Protocol
 import torch
 
 from timbred.engine.circular import is_circular
-from timbred.engine.compile.onednn_packing import can_pack, pack_weights
 from timbred.engine.compile.traced_calls import (
     Call,
     CompileCache,
@@ -31,10 +30,12 @@ from timbred.engine.compile.traced_calls import (
     Shape,
     Shapes,
     Traced,
+    can_pack,
     clear_trace_caches,
     device_key,
     load_or_compile,
     module_key,
+    pack_weights,
     trace,
     weights_of,
 )

@@ -41,6 +41,9 @@ class Conditioner(ABC):
     padded: ClassVar[frozenset[str]] = frozenset()
     """Names of the tensors that may be padded with masked zeros, so that texts of several lengths share a batch."""
 
+    clap: Any = None
+    """Compares takes with prompts; None where the text side can't."""
+
     def __init__(self, pipeline: Any, device: torch.device, stages: ModelStages) -> None:
         self.pipeline = pipeline
         self.device = device

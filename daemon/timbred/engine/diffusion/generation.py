@@ -18,7 +18,6 @@ from timbred.engine.diffusion.sampler import (
     SamplerState,
     draw_noise,
     make_generators,
-    make_scheduler,
     resize_noise,
 )
 from timbred.ipc.engine_messages import RenderOrder
@@ -235,7 +234,7 @@ def make_sampler_state(
     init_latents: InitLatents | None,
 ) -> SamplerState:
     """Create the sampler state of an order, before its first step."""
-    scheduler = make_scheduler(order.scheduler, scheduler_config)
+    scheduler = kind.make_scheduler(order.scheduler, scheduler_config)
     return SamplerState(scheduler, noise, order.steps, order.eta, generators, init_latents, kind.for_order(order))
 
 

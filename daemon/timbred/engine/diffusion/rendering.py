@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from timbred.engine.codecs.chunked import PieceStream, VocoderPieces
 from timbred.engine.codecs.mel import match_mel_level
 from timbred.engine.codecs.mel_vae import MelVaeCodec
-from timbred.engine.codecs.spectral_vocoder import named_note
 from timbred.engine.codecs.waveform import WaveCodec, WholePiece
 from timbred.engine.compile.compiled_calls import CompiledCalls, CompileQueue
 from timbred.engine.diffusion.conditioner import Conditioner
@@ -206,6 +205,8 @@ class MelRendering(Rendering[MelVaeCodec]):
 
     def _codec_for(self, generation: Generation) -> MelVaeCodec:
         """Return the codec at the pitch that the prompt names; init audio keeps its own pitch."""
+        from timbred.engine.codecs.spectral_vocoder import named_note  # it imports diffusers
+
         order = generation.order
         return self.codec.with_note(None if order.init_audio is not None else named_note(order.inputs))
 

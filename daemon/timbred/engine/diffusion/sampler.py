@@ -11,9 +11,7 @@ import inspect
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import diffusers
 import torch
-from diffusers.guiders.adaptive_projected_guidance import MomentumBuffer, normalized_guidance
 
 from timbred.engine.diffusion.conditioning import given_number, given_tensors
 from timbred.ipc.engine_messages import RenderOrder
@@ -52,6 +50,10 @@ class DiscreteSampling:
         """Return this kind with the numbers that an order brings along."""
         del order
         return self
+
+    def make_scheduler(self, name: str, config: dict[str, Any]) -> Any:
+        """Return the scheduler of this name for one job, with the checkpoint's noise schedule."""
+        return make_scheduler(name, config)
 
     def plan_steps(self, scheduler: Any, steps: int, strength: float | None) -> PlannedSteps:
         """Set a scheduler's steps; with `strength` (0 to 1), only that fraction of them is run, the last ones."""
@@ -265,6 +267,8 @@ class ProjectedGuidance(ClassifierFreeGuidance):
     is_stateless = False
 
     def __init__(self, first: float = 0.0, last: float = 1.0) -> None:
+        from diffusers.guiders.adaptive_projected_guidance import MomentumBuffer  # imported only where it is used
+
         self._first, self._last = first, last
         self._momentum = MomentumBuffer(PROJECTED_MOMENTUM)
 
@@ -274,6 +278,8 @@ class ProjectedGuidance(ClassifierFreeGuidance):
 
     def join(self, without: torch.Tensor, with_prompt: torch.Tensor, scale: Any) -> torch.Tensor:
         """Return the guided output; both have shape (takes, channels, time)."""
+        from diffusers.guiders.adaptive_projected_guidance import normalized_guidance  # see `__init__`
+
         return normalized_guidance(
             pred_cond=with_prompt,
             pred_uncond=without,
@@ -319,6 +325,8 @@ def make_scheduler(name: str, config: dict[str, Any]) -> Any:
     """
     key = (name, repr(config))
     if key not in _schedulers:
+        import diffusers  # imported only with a family that needs it
+
         kind, changes = SCHEDULERS[name]
         with torch.inference_mode(False):
             _schedulers[key] = getattr(diffusers, kind).from_config(config, **changes)

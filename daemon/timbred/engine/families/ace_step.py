@@ -126,7 +126,7 @@ class AceStepConditioner(Conditioner):
             "vocal_language": inputs.language,
             "audio_duration": inputs.seconds,
             "instruction": inputs.instruction or usual,
-            "bpm": inputs.bpm or None,
+            "bpm": round(inputs.bpm) or None,
             "keyscale": inputs.key or None,
             "timesignature": inputs.signature.partition("/")[0] or None,  # captions name the beats alone
         }

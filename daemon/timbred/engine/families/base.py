@@ -22,7 +22,6 @@ from timbred.engine.diffusion.generation import Generation, Layout, RenderedSoun
 from timbred.engine.diffusion.rendering import Rendering
 from timbred.engine.diffusion.sampler import DiscreteSampling, SamplingStopped
 from timbred.engine.diffusion.whole_render import WholeRenders
-from timbred.engine.families.clap import Clap, ClapConditioner
 from timbred.engine.memory.device_memory import DeviceMemory, ModelStages
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder
 from timbred.models.families import Family
@@ -50,6 +49,8 @@ class FamilySpec:
         sampling: The kind of its noise schedulers.
         circular: True if loops are rendered by circular convolution in its denoiser and autoencoder.
         own_classes: Component classes that are neither in transformers nor in diffusers by their names.
+        load: Loads the pipeline of a folder that isn't in diffusers' format; takes the folder, the model's name, and a
+            function that is called with the progress, 0 to 1.
     """
 
     facts: Family
@@ -62,6 +63,7 @@ class FamilySpec:
     sampling: DiscreteSampling
     circular: bool = False
     own_classes: Mapping[str, type[Any]] = field(default_factory=dict[str, type[Any]])
+    load: Callable[[Path, str, Callable[[float], None]], Any] | None = None
 
 
 def warm_up_order(shapes: Shapes, layout: Layout, scheduler: str) -> RenderOrder:
@@ -169,9 +171,9 @@ class LatentDiffusion:
         return self.conditioner.find_long_texts(inputs)
 
     @property
-    def clap(self) -> Clap | None:
+    def clap(self) -> Any:
         """The model's own CLAP; None if it has none."""
-        return self.conditioner.clap if isinstance(self.conditioner, ClapConditioner) else None
+        return self.conditioner.clap
 
     @property
     def lends_clap(self) -> bool:

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import numpy as np
 import soxr
 import torch
-import transformers
 from numpy.typing import NDArray
 
 from timbred.engine.device import precision_of
@@ -121,6 +120,8 @@ class ClapConditioner(Conditioner):
     @cached_property
     def clap(self) -> Clap | None:
         """The model's own CLAP; None if it has the text side only."""
+        import transformers  # imported only with a family that needs it
+
         pipeline = self.pipeline
         if not isinstance(pipeline.text_encoder, transformers.ClapModel):
             return None
@@ -138,6 +139,8 @@ def load_clap(
     Raises:
         ModelError: It can't be loaded; says why.
     """
+    import transformers  # imported only with a family that needs it
+
     folder, device = checkpoint.folder, device_memory.device
     kind, files = transformers.ClapModel, checkpoint.files
     try:
@@ -162,6 +165,8 @@ def _check_tensors(checkpoint: ClapFolder) -> None:
     Raises:
         ModelError: One is missing or has another shape.
     """
+    import transformers  # see `load_clap`
+
     with torch.device("meta"):
         config = transformers.ClapConfig.from_pretrained(str(checkpoint.folder), local_files_only=True)
         expected = dict(transformers.ClapModel(config).named_parameters())

@@ -19,12 +19,11 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
-import transformers
 from safetensors.torch import save_file
 
 from timbred.disk import rename_to_free_name
@@ -190,13 +189,23 @@ def quiet_libraries() -> None:
     os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"
     warnings.filterwarnings("ignore", module=r"torchsde\.")  # of rounded noise levels at both ends of its interval
     warnings.filterwarnings("ignore", message=r".*weight_norm` is deprecated", category=FutureWarning)
+
+
+@cache
+def _libraries() -> tuple[Any, Any]:
+    """Return transformers and diffusers, quiet; they are imported with the first model that needs them."""
+    import diffusers
+    import transformers
+
     for library in (transformers, diffusers):
         library.utils.logging.disable_progress_bar()
         library.utils.logging.set_verbosity_error()
+    return transformers, diffusers
 
 
 def component_class(checkpoint: Checkpoint, part: str, own_classes: Mapping[str, type[Any]]) -> type[Any]:
     """Return the class that a component is loaded as."""
+    transformers, diffusers = _libraries()
     name = checkpoint.classes[part]
     return own_classes.get(name) or getattr(transformers, name, None) or getattr(diffusers, name)
 
@@ -247,7 +256,7 @@ def _load(
     folder = checkpoint.folder / part
     try:
         if kind is None:
-            return diffusers.DDIMScheduler.load_config(str(folder))
+            return _libraries()[1].DDIMScheduler.load_config(str(folder))
         if part not in checkpoint.family.weighted:
             return kind.from_pretrained(str(folder), local_files_only=True)
         files = (folder / "config.json", *weight_files(folder, name, ""))
@@ -272,7 +281,7 @@ def load_weights(kind: type[Any], files: tuple[Path, ...], precision: torch.dtyp
     libraries make the dtype they are given the default of the whole process during a load, hence float32. They
     construct one component at a time, whatever the thread.
     """
-    name = "torch_dtype" if issubclass(kind, diffusers.ModelMixin) else "dtype"
+    name = "torch_dtype" if issubclass(kind, _libraries()[1].ModelMixin) else "dtype"
     load_options = {"local_files_only": True, "use_safetensors": not pickled}
     read_into_page_cache(files)
     with library_lock:

@@ -4,22 +4,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.training.pocket.banks import bank
+from tests.training.pocket.banks import small_codec, stored_bank
+from timbred.engine.families.pocket_prompts import NamedKinds, PlanRequest, note_of, read_words, tempo_of
+from timbred.models.pocket import TextSizes
 from training.pocket.instruments import INSTRUMENTS
-from training.pocket.labels import KINDS
-from training.pocket.plan import Planner, named_kinds, note_of, tempo_of
-from training.pocket.sketch import Sketcher
-from training.pocket.text import TextSide, TextSizes
-from training.pocket.tokens import read_words
+from training.pocket.pipeline import Pocket, assemble
+from training.pocket.text import new_text_side
+from training.pocket.vocabulary import KINDS, VOCABULARY
 
 PIANO = INSTRUMENTS[0]
 
 
 @pytest.fixture(scope="module")
-def planner() -> Planner:
+def pocket() -> Pocket:
     torch.manual_seed(3)
-    sizes = TextSizes(pieces=16, width=32, layers=1, heads=2, queries=2, vector=24)
-    return Planner(TextSide(sizes).eval(), bank())
+    side = new_text_side(TextSizes(pieces=16, width=32, layers=1, heads=2, queries=2, vector=24)).eval()
+    return assemble(side, None, small_codec(), stored_bank(), torch.ones(40), torch.zeros(40))
 
 
 @pytest.mark.parametrize(
@@ -51,17 +51,17 @@ def test_note_of_a_root_is_in_the_middle_of_the_range() -> None:
 
 @given(prompt=st.text(max_size=60), seconds=st.floats(0.3, 10.0), seed=st.integers(0, 2**31 - 1))
 @settings(max_examples=60, deadline=None)
-def test_planner_answers_any_prompt(planner: Planner, prompt: str, seconds: float, seed: int) -> None:
-    sound = planner.plan(prompt, seconds, seed)
+def test_pocket_planner_answers_any_prompt(pocket: Pocket, prompt: str, seconds: float, seed: int) -> None:
+    sound = pocket.planner.plan(pocket.read(prompt), PlanRequest(seconds, seed))
     assert sound.kind in KINDS
     assert sound.seconds == seconds
-    assert sound == planner.plan(prompt, seconds, seed)
+    assert sound == pocket.planner.plan(pocket.read(prompt), PlanRequest(seconds, seed))
 
 
-def test_planner_describes_sounds_that_can_be_sketched(planner: Planner) -> None:
-    sketcher = Sketcher(planner.bank)
+def test_pocket_planner_describes_sounds_that_can_be_sketched(pocket: Pocket) -> None:
+    sketcher = pocket.sketcher
     for seed in range(30):
-        sound = planner.plan(f"word{seed} c{seed % 8}", 0.5, seed)
+        sound = pocket.planner.plan(pocket.read(f"word{seed} c{seed % 8}"), PlanRequest(0.5, seed))
         assert bool(sketcher.sketch(sound, 88).stacked().isfinite().all())
 
 
@@ -76,9 +76,9 @@ def test_planner_describes_sounds_that_can_be_sketched(planner: Planner) -> None
     ],
 )
 def test_named_kinds_have_the_longest_names(prompt: str, kinds: set[str]) -> None:
-    assert set(named_kinds(read_words(prompt))) == kinds
+    assert set(NamedKinds(VOCABULARY).find(read_words(prompt))) == kinds
 
 
-def test_planner_chooses_a_named_kind(planner: Planner) -> None:
+def test_pocket_planner_chooses_a_named_kind(pocket: Pocket) -> None:
     for kind in ("celesta", "banjo", "helicopter", "dulcimer"):
-        assert planner.plan(f"could you give me a {kind}", 1.0, 3).kind == kind
+        assert pocket.planner.plan(pocket.read(f"could you give me a {kind}"), PlanRequest(1.0, 3)).kind == kind

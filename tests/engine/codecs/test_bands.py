@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from training.pocket.bands import CHANNELS, Frames, analyse, synthesise, synthesise_loop
+from timbred.engine.codecs.bands import CHANNELS, Frames, analyse, synthesise
+from timbred.models.pocket import SAMPLE_RATE
 from training.pocket.features import from_bytes, to_bytes
 from training.pocket.measures import harmonics_to_noise, log_spectral_distance, spectrum
-from training.pocket.settings import SAMPLE_RATE
 
 SECONDS = 1.5
 SAMPLES = int(SECONDS * SAMPLE_RATE)
@@ -86,13 +86,13 @@ def test_synthesise_repeats_with_its_seed() -> None:
     assert not torch.equal(first, other)
 
 
-def test_synthesise_loop_keeps_its_beginning_and_has_no_seam() -> None:
+def test_synthesise_of_a_circle_keeps_its_beginning_and_has_no_seam() -> None:
     time = torch.arange(44_100) / 44_100
     tone = 0.3 * torch.sin(2 * torch.pi * 331.7 * time)
     tone[:22_050] *= torch.exp(-6 * time[:22_050])
     frames = analyse(torch.stack((tone, tone)))
     samples = 44_100 - 77
-    loop = synthesise_loop(frames, samples)
+    loop = synthesise(frames, samples, circle=True)
     assert loop.shape == (2, samples)
     jumps = loop.diff(dim=1).abs().amax()
     assert float((loop[:, 0] - loop[:, -1]).abs().max()) < 1.5 * float(jumps)

@@ -19,14 +19,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from training.pocket.settings import SAMPLE_RATE
+from timbred.models.pocket import BANDS, GROUPS, SAMPLE_RATE
+from timbred.models.pocket import BANDS_A_GROUP as GROUP
+from timbred.models.pocket import FRAME_SAMPLES as HOP
 
-HOP = 256
-BANDS = 160
-GROUP = 8
-GROUPS = BANDS // GROUP
 LOW_HERTZ, HIGH_HERTZ = 22.0, 20_500.0
 FLOOR_DB = -96.0
 CHANNELS = 3 * BANDS + 2 * GROUPS
@@ -191,27 +190,41 @@ def _similarity(first: Tensor, second: Tensor) -> Tensor:
     return torch.exp(-(((first - second) / (0.8 * HALF_WIDTHS.to(first) + 3.0)) ** 2))
 
 
-def _phases(amplitudes: Tensor, hertz: Tensor, seed: int) -> Tensor:
-    """Return unit phasors (frames, bands) with continuous phase."""
-    step = 2 * math.pi * HOP / SAMPLE_RATE
+def _phases(amplitudes: Tensor, hertz: Tensor, seed: int, starts: Tensor, circle: bool) -> Tensor:
+    """Return unit phasors (frames, bands) with continuous phase; in a circle, also from the last frame to the first."""
+    hops = torch.diff(starts).float()[:, None] * (2 * math.pi / SAMPLE_RATE)
+    if circle:
+        hertz, amplitudes = (torch.cat((values, values[:1])) for values in (hertz, amplitudes))
+    else:
+        hops = hops[: len(hertz) - 1]
     weights: list[Tensor] = []
     before, loud = hertz[:-1], amplitudes[:-1]
     for shift in (-1, 0, 1):
         from_hertz = _shifted(before, shift)
         weight = _shifted(loud, shift) * _similarity(from_hertz, hertz[1:]) + (1e-9 if shift == 0 else 0.0)
-        weights.append(torch.polar(weight, step * 0.5 * (from_hertz + hertz[1:])))
+        weights.append(torch.polar(weight, hops * 0.5 * (from_hertz + hertz[1:])))
     stacked = torch.stack(weights, 1).numpy()
-    random = np.random.default_rng(seed)
-    state = np.exp(2j * np.pi * random.uniform(size=BANDS)).astype(np.complex64)
-    phasors = np.empty((len(hertz), BANDS), np.complex64)
+    state = np.exp(2j * np.pi * np.random.default_rng(seed).uniform(size=BANDS)).astype(np.complex64)
+    if not circle:
+        return torch.from_numpy(_turn(state, stacked))
+    # in the second turn neighbours that share a partial are in phase from the first frame on
+    first = _turn(_turn(state, stacked)[-1], stacked)
+    phasors, missing = first[:-1], np.angle(first[0] * first[-1].conj())
+    shares = np.arange(len(phasors), dtype=np.float32)[:, None] / len(phasors)
+    return torch.from_numpy(phasors * np.exp(1j * shares * missing).astype(np.complex64))
+
+
+def _turn(state: NDArray[np.complex64], weights: NDArray[np.complex64]) -> NDArray[np.complex64]:
+    """Return the phasors (frames + 1, bands) of oscillators from their first state on."""
+    phasors = np.empty((len(weights) + 1, BANDS), np.complex64)
     phasors[0] = state
     padded = np.zeros(BANDS + 2, np.complex64)
-    for index, (below, own, above) in enumerate(stacked, 1):
+    for index, (below, own, above) in enumerate(weights, 1):
         padded[1:-1] = state
         state = below * padded[:-2] + own * state + above * padded[2:]
         state /= np.abs(state) + 1e-30
         phasors[index] = state
-    return torch.from_numpy(phasors)
+    return phasors
 
 
 def _lobe(distance: Tensor) -> Tensor:
@@ -233,48 +246,46 @@ def _noise_spread() -> Tensor:
 NOISE_SPREAD = _noise_spread()
 
 
-def synthesise(frames: Frames, samples: int, seed: int = 0) -> Tensor:
-    """Render one sound's frames to audio, (2, samples)."""
+def synthesise(frames: Frames, samples: int, seed: int = 0, circle: bool = False) -> Tensor:
+    """Render one sound's frames to audio, (2, samples).
+
+    A circle has all its frames in exactly these samples, a little nearer or farther apart than elsewhere, and its end
+    continues at its beginning. A steady tone then has the nearest frequency that fits into the circle.
+    """
+    count = len(frames.energy)
+    hop = samples / count if circle else HOP
+    starts = (torch.arange(count + 1) * hop).round().long()
     amplitudes, noise = _amplitudes(frames)
     hertz = frames.hertz()
-    phases = _phases(amplitudes, hertz, seed)
+    phases = _phases(amplitudes, hertz, seed, starts, circle)
     balance = frames.balance.repeat_interleave(GROUP, -1)
     width = frames.width.repeat_interleave(GROUP, -1).clamp(0, 1)
     gains = torch.stack(((1 - balance) / 2, (1 + balance) / 2)).clamp_min(0).sqrt()
     apart = torch.arccos(1 - 0.98 * width) / 2 * (1 - 2 * (torch.arange(BANDS) % 2))
     turns = torch.polar(torch.ones_like(apart), apart)
     tones = torch.stack((phases * turns, phases * turns.conj())) * (amplitudes * gains)
-    narrow = _narrow_noise(noise, hertz, gains, width, seed)
+    narrow = _narrow_noise(noise, hertz, gains, width, seed, hop, circle)
     spectrum = _tones(tones + narrow, hertz) + _noise(noise, gains, width, seed)
-    length, count = SYNTHESIS_WINDOW, len(hertz)
-    pieces = torch.fft.irfft(spectrum, length)
-    total = length + HOP * (count - 1)
-    audio = torch.nn.functional.fold(pieces.transpose(1, 2), (1, total), (1, length), stride=(1, HOP))[
-        :, 0, 0, length // 2 :
-    ]
+    pieces = torch.fft.irfft(spectrum, SYNTHESIS_WINDOW)
+    return _overlap_circle(pieces, starts[:-1], samples) if circle else _overlap(pieces, samples)
+
+
+def _overlap(pieces: Tensor, samples: int) -> Tensor:
+    """Add windows at multiples of HOP: (2, samples)."""
+    length, total = SYNTHESIS_WINDOW, SYNTHESIS_WINDOW + HOP * (pieces.shape[1] - 1)
+    audio = torch.nn.functional.fold(pieces.transpose(1, 2), (1, total), (1, length), stride=(1, HOP))
+    audio = audio[:, 0, 0, length // 2 :]
     return torch.nn.functional.pad(audio, (0, max(0, samples - audio.shape[1])))[:, :samples]
 
 
-SEAM_FRAMES, SEAM_SAMPLES = 8, 1024
-"""Frames that are repeated at both ends of a loop, and samples of the crossfade at its end."""
-
-
-def synthesise_loop(frames: Frames, samples: int, seed: int = 0) -> Tensor:
-    """Render a loop's frames to audio, (2, samples), whose end continues at its beginning.
-
-    The beginning is preserved: the last `SEAM_SAMPLES` are a crossfade with what precedes the beginning.
-    """
-    count = min(round(samples / HOP), len(frames.energy))
-    if count < SEAM_FRAMES or samples < 2 * SEAM_SAMPLES:
-        return synthesise(frames, samples, seed)
-    around = torch.cat((torch.arange(count - SEAM_FRAMES, count), torch.arange(count), torch.arange(SEAM_FRAMES)))
-    extended = Frames(*(part[around] for part in vars(frames).values()))
-    start = SEAM_FRAMES * HOP
-    audio = synthesise(extended, start + samples + HOP, seed)
-    loop, before = audio[:, start : start + samples].clone(), audio[:, start - SEAM_SAMPLES : start]
-    angle = torch.linspace(0, math.pi / 2, SEAM_SAMPLES)
-    loop[:, -SEAM_SAMPLES:] = loop[:, -SEAM_SAMPLES:] * angle.cos() + before * angle.sin()
-    return loop
+def _overlap_circle(pieces: Tensor, starts: Tensor, samples: int) -> Tensor:
+    """Add windows that are centred on their starts around a circle: (2, samples)."""
+    length = SYNTHESIS_WINDOW
+    positions = (starts[:, None] + torch.arange(length) - length // 2) % samples
+    window = torch.hann_window(length)
+    weight = torch.zeros(samples).index_add_(0, positions.flatten(), window.repeat(len(starts)))
+    audio = torch.zeros(2, samples).index_add_(1, positions.flatten(), pieces.flatten(1))
+    return audio * (length / 2 / HOP / weight.clamp_min(0.5))
 
 
 def _tones(tones: Tensor, hertz: Tensor) -> Tensor:
@@ -302,17 +313,22 @@ NARROW_BANDS = int((2 * HALF_WIDTHS < NARROW_HERTZ).sum())
 """Number of low bands narrower than the synthesis window's main lobe. Their noise is a slowly changing oscillator."""
 
 
-def _narrow_noise(powers: Tensor, hertz: Tensor, gains: Tensor, width: Tensor, seed: int) -> Tensor:
+def _narrow_noise(
+    powers: Tensor, hertz: Tensor, gains: Tensor, width: Tensor, seed: int, hop: float, circle: bool
+) -> Tensor:
     """Return complex amplitudes (2, frames, bands) of oscillators with random modulation of their band's width."""
     count = len(powers)
-    size = count + 64
+    size = count if circle else count + 64
     generator = torch.Generator().manual_seed(seed + 1)
     white = torch.randn(3, size, NARROW_BANDS, 2, generator=generator)
-    rates = torch.fft.fftfreq(size, HOP / SAMPLE_RATE)[:, None]
-    inside = (rates.abs() <= HALF_WIDTHS[:NARROW_BANDS].clamp_min(SAMPLE_RATE / HOP / size)).float()
+    rates = torch.fft.fftfreq(size, hop / SAMPLE_RATE)[:, None]
+    inside = (rates.abs() <= HALF_WIDTHS[:NARROW_BANDS].clamp_min(SAMPLE_RATE / hop / size)).float()
     inside = inside * (size / inside.sum(0)).sqrt()
     shared, *own = torch.fft.ifft(torch.fft.fft(torch.view_as_complex(white), dim=1) * inside, dim=1)[:, :count]
-    turned = 2 * math.pi * torch.cumsum(hertz[:, :NARROW_BANDS].double() * (HOP / SAMPLE_RATE), 0)
+    turned = 2 * math.pi * torch.cumsum(hertz[:, :NARROW_BANDS].double() * (hop / SAMPLE_RATE), 0)
+    if circle:
+        whole = (turned[-1] / (2 * math.pi)).round() * 2 * math.pi
+        turned = turned + (whole - turned[-1]) * (torch.arange(1, count + 1) / count)[:, None]
     carrier = torch.polar(torch.ones_like(turned), turned).to(torch.complex64)
     level = powers[:, :NARROW_BANDS].sqrt() * carrier
     apart = width[:, :NARROW_BANDS]
@@ -339,3 +355,48 @@ def _noise(powers: Tensor, gains: Tensor, width: Tensor, seed: int) -> Tensor:
         apart = ((level * width) @ spread).sqrt()
         spectra.append(scale * (common * shared + apart * own[side]))
     return torch.stack(spectra)
+
+
+MIXED_RANGE_DB = 70.0
+"""Energies farther below a sound's maximum are raised to this level before they are mixed."""
+
+
+def mix_frames(first: Frames, second: Frames, share: float) -> Frames:
+    """Return a sound between two of equal length, nearer to the second the larger the share, 0 to 1.
+
+    Energies are interpolated in decibels, so that what both sounds have is heard most; all else by the energies. The
+    loudest frame has the interpolated level of both loudest frames.
+    """
+    energies = [part.energy.clamp_min(float(part.energy.max()) - MIXED_RANGE_DB) for part in (first, second)]
+    energy = torch.lerp(energies[0], energies[1], share)
+    levels = [float(_level(part)) for part in (first.energy, second.energy, energy)]
+    wanted = (1 - share) * levels[0] + share * levels[1]
+    powers = [(1 - share) * 10 ** (first.energy / 10), share * 10 ** (second.energy / 10)]
+    weight = powers[1] / (powers[0] + powers[1] + 1e-20)
+    groups = [power.unflatten(-1, (GROUPS, GROUP)).sum(-1) for power in powers]
+    group_weight = groups[1] / (groups[0] + groups[1] + 1e-20)
+    return Frames(
+        (energy + wanted - levels[2]).clamp_min(FLOOR_DB),
+        torch.lerp(first.offset, second.offset, weight),
+        torch.lerp(first.tonality, second.tonality, weight),
+        torch.lerp(first.balance, second.balance, group_weight),
+        torch.lerp(first.width, second.width, group_weight),
+    )
+
+
+def _level(energy: Tensor) -> Tensor:
+    """Return the level of the loudest frame in decibels."""
+    return 10 * torch.log10((10 ** (energy / 10)).sum(-1).max())
+
+
+def replace_frames(frames: Frames, other: Frames, mask: Tensor) -> Frames:
+    """Return a sound with the bands of another where the mask, (frames, BANDS), is 1."""
+    groups = mask.unflatten(-1, (GROUPS, GROUP)).amin(-1) > 0
+    bands = mask > 0
+    return Frames(
+        torch.where(bands, other.energy, frames.energy),
+        torch.where(bands, other.offset, frames.offset),
+        torch.where(bands, other.tonality, frames.tonality),
+        torch.where(groups, other.balance, frames.balance),
+        torch.where(groups, other.width, frames.width),
+    )

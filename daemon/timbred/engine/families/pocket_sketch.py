@@ -6,16 +6,31 @@ generator turns it into the sound.
 """
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from training.pocket.bands import BANDS, CENTRES, EDGES, FLOOR_DB, GROUP, GROUPS, HALF_WIDTHS, HOP, Frames
-from training.pocket.bank import VELOCITY, Bank
-from training.pocket.instruments import INSTRUMENTS
-from training.pocket.settings import SAMPLE_RATE
-from training.pocket.sounds import Sound
+from timbred.engine.codecs.bands import CENTRES, EDGES, FLOOR_DB, GROUP, HALF_WIDTHS, HOP, Frames
+from timbred.engine.families.pocket_prompts import VELOCITY
+from timbred.models.pocket import (
+    BANDS,
+    GROUPS,
+    SAMPLE_RATE,
+    BankEntry,
+    PocketSound,
+    SynthesisedFields,
+    Vocabulary,
+    read_recipe,
+)
+from timbred.process_memory import RecentDict
+
+CODE_RANGE = 4.0
+"""Largest value of a byte of the bank in standard deviations."""
+
+MAX_DECODED = 64
+"""Sounds of the bank that stay decoded: about a megabyte each."""
 
 FRAMES_A_SECOND = SAMPLE_RATE / HOP
 SUSTAIN_FIRST, SUSTAIN_LAST = 0.45, 0.92
@@ -27,7 +42,48 @@ STEADY_DB = 30.0
 LOUDEST_DB = -3.0
 """Power of the loudest frame of a sketch; that of sounds with a peak of 0.9."""
 
-_HELD = {(row.bank, row.program): row.held for row in INSTRUMENTS}
+
+@dataclass(frozen=True)
+class StoredBank:
+    """The bank as it is stored.
+
+    Attributes:
+        codes: (vectors, latent) int8, of all entries in order.
+        scale, middle: (latent,), of the codec's latents.
+        entries: descriptions and positions.
+        encoder: fingerprint of the encoder of the latents.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    middle: Tensor
+    entries: tuple[BankEntry, ...]
+    encoder: int
+
+    def rows(self) -> list[list[object]]:
+        """Return the entries as plain values."""
+        return [[entry.sound.to_dict(), entry.gain, entry.first, entry.tokens] for entry in self.entries]
+
+
+class Bank:
+    """The sounds of the bank, decoded when they are asked for, of which the latest `max_decoded` are kept."""
+
+    def __init__(self, decoder: Callable[[Tensor], Tensor], stored: StoredBank, max_decoded: int = MAX_DECODED) -> None:
+        self.stored = stored
+        self.entries = stored.entries
+        self._decoder = decoder
+        self._decoded: RecentDict[int, Frames] = RecentDict(max_decoded)
+
+    @torch.no_grad()
+    def frames(self, index: int) -> Frames:
+        """Return the bands of an entry, (frames, bands or groups)."""
+        decoded = self._decoded.get(index)
+        if decoded is None:
+            entry, stored = self.entries[index], self.stored
+            codes = stored.codes[entry.first : entry.first + entry.tokens].float()
+            latents = codes * (CODE_RANGE / 127) * stored.scale + stored.middle
+            decoded = self._decoded[index] = Frames.unstacked(self._decoder(latents[None])[0].float())
+        return decoded
 
 
 @dataclass
@@ -123,17 +179,20 @@ class Mixture:
 class Sketcher:
     """Composer of sketches."""
 
-    def __init__(self, bank: Bank) -> None:
+    def __init__(self, bank: Bank, vocabulary: Vocabulary) -> None:
         self.bank = bank
+        self._held = {(row.bank, row.program): row.held for row in vocabulary.instruments}
         self._tones: dict[tuple[int, int], list[int]] = defaultdict(list)
         self._hits: dict[tuple[int, int], int] = {}
         self._textures: dict[tuple[int, int], int] = {}
         self._recordings: dict[str, int] = {}
         self._recipes: dict[str, list[int]] = defaultdict(list)
+        self._recipe_fields: dict[int, SynthesisedFields] = {}
         for index, entry in enumerate(bank.entries):
             sound = entry.sound
             if sound.recipe is not None:
                 self._recipes[sound.kind].append(index)
+                self._recipe_fields[index] = read_recipe(sound.recipe)
             elif sound.recording is not None:
                 self._recordings[sound.recording] = index
             elif sound.drums:
@@ -143,20 +202,24 @@ class Sketcher:
             else:
                 self._textures[sound.bank, sound.program] = index
 
-    def sketch(self, sound: Sound, frames: int) -> Frames:
-        """Compose a described sound of some frames; after the end of a loop, its beginning follows."""
-        wrap = sound.form == "loop"
-        count = min(frames, round(sound.seconds * FRAMES_A_SECOND)) if wrap else frames
+    def sketch(self, sound: PocketSound, frames: int, loop: bool = False) -> Frames:
+        """Compose a described sound of some frames; with `loop`, these frames are exactly its length.
+
+        What lies beyond the end of a loop is added from its beginning on, which follows the end.
+        """
+        wrap = loop or sound.form == "loop"
+        rate = frames / sound.seconds if loop else FRAMES_A_SECOND
+        count = min(frames, max(1, round(sound.seconds * rate))) if wrap else frames
         mixture = Mixture.silent(count)
         for start, gate, key, velocity in sound.events or ((0.0, sound.seconds, 0, VELOCITY),):
-            index, semitones = self._choose(sound, key)
-            first = round(start * FRAMES_A_SECOND)
-            length = count if wrap else max(1, frames - first)
-            mixture.add(self._event(sound, index, semitones, gate, velocity, length), first, wrap)
+            first = round(start * rate)
+            if first < count:
+                length = count if wrap else count - first
+                mixture.add(self._event(sound, key, velocity, min(length, round(gate * rate)), length), first, wrap)
         composed = mixture.frames()
         return Frames(*(part[torch.arange(frames) % count] for part in vars(composed).values()))
 
-    def _choose(self, sound: Sound, key: int) -> tuple[int, float]:
+    def _choose(self, sound: PocketSound, key: int) -> tuple[int, float]:
         """Return the entry of an event, and by how many semitones it is transposed."""
         if sound.recipe is not None:
             index = min(self._recipes[sound.kind], key=lambda entry: self._recipe_distance(sound, entry))
@@ -177,22 +240,26 @@ class Sketcher:
         assert note is not None
         return note
 
-    def _recipe_distance(self, sound: Sound, index: int) -> float:
-        wanted, stored = sound.recipe, self.bank.entries[index].sound.recipe
-        assert wanted is not None and stored is not None
-        distance = sum(abs(wanted[name] - stored[name]) for name in ("length", "brightness", "edge", "motion", "space"))
-        distance += 0.6 * len(set(wanted["flags"]) ^ set(stored["flags"]))
-        notes = wanted["note"], stored["note"]
-        far = abs(notes[0] - notes[1]) / 4 if None not in notes else abs(wanted["pitch"] - stored["pitch"])
+    def _recipe_distance(self, sound: PocketSound, index: int) -> float:
+        assert sound.recipe is not None
+        wanted, stored = read_recipe(sound.recipe), self._recipe_fields[index]
+        compared = ("length", "brightness", "edge", "motion", "space")
+        distance = sum(abs(getattr(wanted, name) - getattr(stored, name)) for name in compared)
+        distance += 0.6 * len(set(wanted.flags) ^ set(stored.flags))
+        if wanted.note is not None and stored.note is not None:
+            far = abs(wanted.note - stored.note) / 4
+        else:
+            far = abs(wanted.pitch - stored.pitch)
         return float(distance + far)
 
-    def _event(self, sound: Sound, index: int, semitones: float, gate: float, velocity: int, length: int) -> Mixture:
+    def _event(self, sound: PocketSound, key: int, velocity: int, gate_frames: int, length: int) -> Mixture:
+        index, semitones = self._choose(sound, key)
         entry = self.bank.entries[index]
         stored = self.bank.frames(index)
         own = sound.source == "font"
-        held = own and not sound.drums and _HELD.get((sound.bank, sound.program), False)
+        held = own and not sound.drums and self._held.get((sound.bank, sound.program), False)
         steady = sound.form == "texture" if own else sound.form != "loop"
-        gate_frames = min(length, round(gate * FRAMES_A_SECOND)) if own and not sound.drums else length
+        gate_frames = gate_frames if own and not sound.drums else length
         count = len(stored.energy)
         if held or (steady and _is_steady(stored)):
             indices = lengthened(count, min(length, gate_frames + round(0.4 * FRAMES_A_SECOND)))

@@ -3,11 +3,12 @@ import itertools
 import torch
 
 from tests.training.pocket.banks import bank, with_frames
-from training.pocket.bands import BANDS, CENTRES, FLOOR_DB, GROUPS, Frames
-from training.pocket.bank import Bank, draw_entries
+from timbred.engine.codecs.bands import BANDS, CENTRES, FLOOR_DB, GROUPS, Frames
+from timbred.engine.families.pocket_sketch import LOUDEST_DB, Bank, Mixture, Sketcher, lengthened
+from training.pocket.bank import draw_entries
 from training.pocket.instruments import INSTRUMENTS
-from training.pocket.sketch import LOUDEST_DB, Mixture, Sketcher, lengthened
 from training.pocket.sounds import Sound
+from training.pocket.vocabulary import VOCABULARY
 
 PIANO = INSTRUMENTS[0]
 ORGAN = next(row for row in INSTRUMENTS if row.kind == "church organ")
@@ -46,16 +47,16 @@ def bank_with_tones() -> Bank:
     return made
 
 
-def test_sketch_transposes_the_nearest_note() -> None:
-    sketcher = Sketcher(bank_with_tones())
+def test_sketcher_transposes_the_nearest_note() -> None:
+    sketcher = Sketcher(bank_with_tones(), VOCABULARY)
     pitches = [loudest_hertz(sketcher.sketch(played(PIANO, ((0.0, 0.5, note, 95),)), 96), 20) for note in range(50, 60)]
     for lower, upper in itertools.pairwise(pitches):
         # the stored tones are at the centres of their bands
         assert 1.0 < upper / lower < 1.13
 
 
-def test_sketch_puts_events_at_their_times() -> None:
-    sketcher = Sketcher(bank_with_tones())
+def test_sketcher_puts_events_at_their_times() -> None:
+    sketcher = Sketcher(bank_with_tones(), VOCABULARY)
     frames = sketcher.sketch(played(PIANO, ((0.5, 0.1, 60, 95),)), 172)
     levels = frames.energy.amax(1)
     assert float(levels[:85].max()) == FLOOR_DB
@@ -63,42 +64,42 @@ def test_sketch_puts_events_at_their_times() -> None:
     assert float(levels[86 + 17 + 60]) < float(levels[87]) - 30, "damped after its gate"
 
 
-def test_sketch_of_a_held_note_lasts_longer_than_the_stored_one() -> None:
-    sketcher = Sketcher(bank_with_tones())
+def test_sketcher_of_a_held_note_lasts_longer_than_the_stored_one() -> None:
+    sketcher = Sketcher(bank_with_tones(), VOCABULARY)
     long = sketcher.sketch(played(ORGAN, ((0.0, 1.9, 60, 95),)), 344)
     struck = sketcher.sketch(played(PIANO, ((0.0, 1.9, 60, 95),)), 344)
     assert float(long.energy[300].max()) > -20
     assert float(struck.energy[300].max()) == FLOOR_DB
 
 
-def test_sketch_of_a_chord_has_all_its_notes() -> None:
-    sketcher = Sketcher(bank_with_tones())
+def test_sketcher_of_a_chord_has_all_its_notes() -> None:
+    sketcher = Sketcher(bank_with_tones(), VOCABULARY)
     events = tuple((0.0, 0.5, note, 95) for note in (60, 67, 76))
     frames = sketcher.sketch(played(PIANO, events, "chord"), 96)
     assert int((frames.energy[20] > -30).sum()) == 3
 
 
-def test_sketch_of_a_loop_goes_on_at_its_beginning() -> None:
+def test_sketcher_of_a_loop_goes_on_at_its_beginning() -> None:
     made = bank()
     index = next(i for i, entry in enumerate(made.entries) if entry.sound.drums and entry.sound.events[0][2] == 49)
     with_frames(made, index, **vars(tone(1000.0, 96)))
     events = ((0.9, 0.1, 49, 95),)
     loop = Sound("font", "drum loop", "loop", 1.0, 0, 0, 0, True, events, bpm=120.0)
-    looped = Sketcher(made).sketch(loop, 172)
+    looped = Sketcher(made, VOCABULARY).sketch(loop, 172)
     assert float(looped.energy[10].max()) > -20, "the end of the cymbal"
     assert float(looped.energy[120].max()) == FLOOR_DB
 
 
-def test_sketch_has_a_constant_level() -> None:
-    sketcher = Sketcher(bank_with_tones())
+def test_sketcher_has_a_constant_level() -> None:
+    sketcher = Sketcher(bank_with_tones(), VOCABULARY)
     for velocity in (40, 120):
         frames = sketcher.sketch(played(PIANO, ((0.0, 0.5, 60, velocity),)), 96)
         assert abs(float(frames.energy.max()) - LOUDEST_DB) < 0.5
 
 
-def test_sketch_of_every_kind_is_finite() -> None:
+def test_sketcher_of_every_kind_is_finite() -> None:
     made = bank()
-    sketcher = Sketcher(made)
+    sketcher = Sketcher(made, VOCABULARY)
     for entry in made.entries[::9]:
         channels = sketcher.sketch(entry.sound, 40).stacked()
         assert channels.shape[0] == 40

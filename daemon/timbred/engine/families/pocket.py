@@ -1,0 +1,594 @@
+"""The family pocket: a plan of the sound from the prompt, a sketch from a bank of sounds, and a generator over it.
+
+For each take the prompt's plan is drawn with the take's seed and composed to a sketch. The generator turns it into the
+sound in a few steps. Latents are (takes, values, vectors in time). Bands are synthesised without learned parameters, on
+the CPU, so that a loop has exactly its number of samples: its frames are spread over them, and all phases return.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from msgspec.structs import replace
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from timbred.engine.batching import BatchSplitter
+from timbred.engine.codecs.bands import CENTRES, Frames, analyse, mix_frames, replace_frames, synthesise
+from timbred.engine.codecs.chunked import PieceStream
+from timbred.engine.compile.compiled_calls import CompiledCalls, CompileQueue, Inputs
+from timbred.engine.device import ensure_finite
+from timbred.engine.diffusion.conditioner import Conditioner
+from timbred.engine.diffusion.conditioning import Tensors, remove_word, repeat_conditioning, scale_contribution
+from timbred.engine.diffusion.denoiser import DenoiserSignature
+from timbred.engine.diffusion.generation import Generation, RenderedSounds, draw_order_noise, make_sampler_state
+from timbred.engine.diffusion.init_audio import init_channels
+from timbred.engine.diffusion.rendering import Rendering
+from timbred.engine.diffusion.sampler import (
+    MIN_NOISE_LEVEL,
+    DiscreteSampling,
+    InitLatents,
+    LinearSteps,
+    PlannedSteps,
+    make_generators,
+)
+from timbred.engine.families.base import FamilySpec
+from timbred.engine.families.pocket_networks import BandCodec, Generator, TextSide, flow_times
+from timbred.engine.families.pocket_prompts import (
+    MAX_WORDS,
+    Planner,
+    PlanRequest,
+    PromptReading,
+    count_words,
+    named_note,
+    read_words,
+)
+from timbred.engine.families.pocket_sketch import Bank, Sketcher, StoredBank
+from timbred.engine.memory.device_memory import ModelStages
+from timbred.errors import ModelError, first_line
+from timbred.ipc.engine_messages import PromptInputs, RenderOrder
+from timbred.models import families
+from timbred.models.checkpoint import read_tensor_header
+from timbred.models.long_texts import Window, Windows
+from timbred.models.pocket import (
+    BANDS,
+    FRAME_SAMPLES,
+    GROUPS,
+    SAMPLE_RATE,
+    TOKEN_FRAMES,
+    WEIGHTS_NAME,
+    PocketCard,
+    PocketSound,
+    read_card,
+)
+from timbred.process_memory import RecentDict
+
+TRAINED_PEAK = 0.9
+"""Peak of the sounds of the training, to which init audio is brought."""
+
+SILENT_PEAK = 1e-5
+"""Peak of init audio below which it is not amplified."""
+
+SEAM_VECTORS = 4
+"""Vectors on each side of a loop's seam that are decoded together with those of the other side."""
+
+SAMPLES_A_VECTOR = FRAME_SAMPLES * TOKEN_FRAMES
+
+MAX_READINGS = 512
+"""Prompts whose readings are kept."""
+
+FADED_POWER = 1e-4
+"""Power, as a share of its maximum, below which a continued sound has faded away and is begun again."""
+
+
+@dataclass(eq=False)
+class PocketPipeline:
+    """All parts of a model in memory.
+
+    Attributes:
+        card: content of `pocket.json`.
+        text_encoder, generator, vae: the networks, in float32.
+        scale, middle: (latent,), of the codec's latents, which are `values * scale + middle`.
+        bank: the stored sounds.
+        entry_vectors: unit vectors (sounds, vector) of the captions of the bank's sounds.
+    """
+
+    card: PocketCard
+    text_encoder: TextSide
+    generator: Generator
+    vae: BandCodec
+    scale: Tensor
+    middle: Tensor
+    bank: StoredBank
+    entry_vectors: NDArray[np.float32]
+
+    @property
+    def components(self) -> dict[str, torch.nn.Module]:
+        """The components with weights by name."""
+        return {"text_encoder": self.text_encoder, "generator": self.generator, "vae": self.vae}
+
+
+def load_pipeline(folder: Path, name: str, progress: Callable[[float], None]) -> PocketPipeline:
+    """Load a model's folder; its tensors are compared with the networks before any of them is read.
+
+    Raises:
+        ModelError: A file is damaged, a tensor is missing or has another shape, or a value isn't finite.
+    """
+    remedy = "install the model again"
+    card = read_card(folder, name, remedy)
+    path = folder / WEIGHTS_NAME
+    progress(0.1)
+    sizes = card.sizes
+    with torch.device("meta"):
+        networks: dict[str, torch.nn.Module] = {
+            "text": TextSide(card.vocabulary, sizes.text),
+            "generator": Generator(sizes.generator),
+            "codec": BandCodec(sizes.codec),
+        }
+    vectors = sum(entry.tokens for entry in card.entries)
+    latent, count = sizes.codec.latent, len(card.entries)
+    expected: dict[str, tuple[int, ...]] = {
+        "scale": (latent,),
+        "middle": (latent,),
+        "bank": (vectors, latent),
+        "bank scale": (latent,),
+        "bank middle": (latent,),
+        "bank vectors": (count, sizes.text.vector),
+    }
+    for part, network in networks.items():
+        expected |= {f"{part}.{key}": tuple(value.shape) for key, value in network.state_dict().items()}
+    header, _ = read_tensor_header(path)
+    for key, shape in expected.items():
+        entry = header.get(key)
+        found = entry.get("shape") if isinstance(entry, dict) else None
+        if found != list(shape):
+            described = "is missing" if found is None else f"has the shape {found}"
+            raise ModelError(f"{name}: {key} {described} in {path}, and {list(shape)} is needed; {remedy}")
+    tensors = _read_tensors(path, name, expected, remedy)
+    progress(0.7)
+    for part, network in networks.items():
+        prefix = f"{part}."
+        weights = {key.removeprefix(prefix): tensors[key] for key in expected if key.startswith(prefix)}
+        network.load_state_dict(weights, assign=True)
+        network.eval().requires_grad_(False)
+    bank = StoredBank(tensors["bank"], tensors["bank scale"], tensors["bank middle"], card.entries, card.encoder)
+    progress(1.0)
+    text, generator, codec = networks.values()
+    assert isinstance(text, TextSide) and isinstance(generator, Generator) and isinstance(codec, BandCodec)
+    entry_vectors = tensors["bank vectors"].numpy()
+    return PocketPipeline(card, text, generator, codec, tensors["scale"], tensors["middle"], bank, entry_vectors)
+
+
+def _read_tensors(path: Path, name: str, expected: Iterable[str], remedy: str) -> dict[str, Tensor]:
+    """Return tensors in float32, the bank's codes as bytes."""
+    tensors: dict[str, Tensor] = {}
+    try:
+        with safe_open(path, "pt") as stored:
+            for key in expected:
+                value = stored.get_tensor(key)
+                tensors[key] = value.to(torch.int8) if key == "bank" else value.to(torch.float32, copy=True)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{name}: {path} is damaged ({first_line(error)}); {remedy}") from error
+    for key, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise ModelError(f"{name}: {key} in {path} has NaN or infinity; {remedy}")
+    return tensors
+
+
+@dataclass(frozen=True)
+class PocketLayout:
+    """Geometry of samples and latents.
+
+    Attributes:
+        channels: Values of a latent vector.
+        rate: Sample rate in Hz.
+        samples_per_row: Samples of a latent vector.
+        is_noise_rows_first: False; noise is drawn value by value.
+    """
+
+    channels: int
+    rate: int = SAMPLE_RATE
+    samples_per_row: int = SAMPLES_A_VECTOR
+    is_noise_rows_first: bool = False
+
+    def shape(self, seconds: float, loop: bool = False) -> tuple[int, int]:
+        """Return values and vectors for a length in seconds; those of a loop are the same."""
+        del loop
+        return self.channels, max(1, math.ceil(seconds * self.rate / self.samples_per_row - 1e-6))
+
+
+class PocketCodec:
+    """The codec of bands: latents are (takes, values, vectors), scaled to unit variance.
+
+    Args:
+        pipeline: The parts of the model.
+        device: Compute device.
+        stages: The model's components by stage.
+        batch_splitter: Splitter of batches that don't fit into memory.
+    """
+
+    compiled_calls: CompiledCalls
+
+    def __init__(
+        self, pipeline: PocketPipeline, device: torch.device, stages: ModelStages, batch_splitter: BatchSplitter
+    ) -> None:
+        self.vae = pipeline.vae
+        self.device = device
+        self.latent_layout = PocketLayout(pipeline.card.sizes.codec.latent)
+        self._scale, self._middle = pipeline.scale.to(device), pipeline.middle.to(device)
+        self._stages = stages
+        self._batch_splitter = batch_splitter
+
+    def use_compile_queue(self, compile_queue: CompileQueue) -> None:
+        """Use a compile queue for the shapes that are decoded often."""
+        self.compiled_calls = compile_queue.compiled_calls(_decode_vectors, self.vae)
+
+    def encode(self, channels: Tensor) -> Tensor:
+        """Encode bands, (takes, frames, CHANNELS), to latents; the frames fill whole vectors."""
+        inputs = channels.to(self.device)
+        mean = self._run(lambda: self.vae.encoder(inputs)[0])
+        return ((mean - self._middle) / self._scale).transpose(1, 2)
+
+    def decode(self, latents: Tensor, loop: bool = False) -> list[Frames]:
+        """Decode latents to the bands of each take; those of a loop are decoded across its seam."""
+        count = latents.shape[2]
+        seam = min(SEAM_VECTORS, count) if loop else 0
+        around = torch.arange(-seam, count + seam, device=latents.device) % count
+        vectors = latents[:, :, around].transpose(1, 2) * self._scale + self._middle
+        channels = self._run(lambda: self._batch_splitter.call(self.compiled_calls, (vectors,)))
+        first, last = seam * TOKEN_FRAMES, (seam + count) * TOKEN_FRAMES
+        return [Frames.unstacked(take[first:last]) for take in channels.float().cpu()]
+
+    def decode_stored(self, vectors: Tensor) -> Tensor:
+        """Decode vectors of the bank, (1, vectors, values), to bands, (1, frames, CHANNELS), on the CPU."""
+        inputs = vectors.to(self.device)
+        return self._run(lambda: self.vae.decoder(inputs)).cpu()
+
+    def _run(self, call: Callable[[], Tensor]) -> Tensor:
+        return self._stages.run_stage("codec", lambda: ensure_finite(self.vae, call))
+
+
+def _decode_vectors(codec: BandCodec, vectors: Tensor) -> Tensor:
+    return codec.decoder(vectors)
+
+
+@dataclass(frozen=True)
+class SteppedLatents:
+    """The latents after a step."""
+
+    prev_sample: Tensor
+
+
+class EulerSteps:
+    """Euler's method for a network that predicts the sound; the steps lie closer together where there is more noise.
+
+    It stands in for diffusers' schedulers, which take a second to import.
+    """
+
+    order = 1
+
+    def __init__(self) -> None:
+        self.timesteps = torch.zeros(0)
+        self.levels = torch.zeros(1)
+
+    def set_levels(self, levels: Sequence[float]) -> None:
+        """Set the noise levels of the steps, and that after the last one."""
+        self.levels = torch.tensor(levels)
+        self.timesteps = self.levels[:-1]
+
+    def step(self, output: Tensor, timestep: Tensor, latents: Tensor) -> SteppedLatents:
+        """Return the latents after the step that begins at `timestep`."""
+        after = self.levels[1:][self.timesteps == timestep][0]
+        return SteppedLatents(output + (after / timestep) * (latents - output))
+
+
+class SketchSampling(DiscreteSampling):
+    """Rectified flow of a network that predicts the sound itself."""
+
+    def make_scheduler(self, name: str, config: dict[str, Any]) -> EulerSteps:
+        """Return the schedule of one job."""
+        del name, config
+        return EulerSteps()
+
+    def plan_steps(self, scheduler: EulerSteps, steps: int, strength: float | None) -> PlannedSteps:
+        """Set a schedule's steps; with `strength` (0 to 1), all of them are run, from that noise level on."""
+        level = 1.0 if strength is None else max(MIN_NOISE_LEVEL, strength)
+        scheduler.set_levels(flow_times(steps, level))
+        return PlannedSteps(0, steps)
+
+    def initial_latents(self, scheduler: EulerSteps, noise: Tensor) -> Tensor:
+        """Return unit noise, with which the flow begins."""
+        del scheduler
+        return noise
+
+    def add_noise(self, scheduler: EulerSteps, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+        """Return the mixture of latents and noise at a step."""
+        del scheduler
+        return (1.0 - timestep) * latents + timestep * noise
+
+    def network_input(self, scheduler: EulerSteps, latents: Tensor, timestep: Tensor) -> Tensor:
+        """Return the latents, which the network takes as they are."""
+        del scheduler, timestep
+        return latents
+
+    def linear_steps(self, scheduler: EulerSteps) -> LinearSteps | None:
+        """Return the steps as weighted sums of the latents and the predicted sound."""
+        kept = scheduler.levels[1:] / scheduler.levels[:-1]
+        return LinearSteps(torch.stack([kept, 1.0 - kept, torch.zeros_like(kept)], dim=1), scheduler.timesteps, False)
+
+    def predict_x0(
+        self, scheduler: EulerSteps, evaluation: int, latents: Tensor, network_input: Tensor, output: Tensor
+    ) -> Tensor:
+        """Return the network's output, which is the predicted sound."""
+        del scheduler, evaluation, latents, network_input
+        return output
+
+
+class PocketConditioner(Conditioner):
+    """The vector by which a prompt conditions the generator, named `vector`; NaN for no prompt."""
+
+    def __init__(self, pipeline: PocketPipeline, device: torch.device, stages: ModelStages) -> None:
+        super().__init__(pipeline, device, stages)
+        self._encoder = pipeline.text_encoder
+        self._readings: RecentDict[tuple[object, ...], tuple[Tensor, PromptReading]] = RecentDict(MAX_READINGS)
+
+    @cached_property
+    def windows(self) -> Windows:
+        """Window of words."""
+        return Windows((Window(count_words, MAX_WORDS),))
+
+    def encode(self, inputs: PromptInputs, guided: bool) -> Tensors:
+        """Return the condition of the prompt as `vector`, with guidance that of the negative prompt first."""
+        rows = [self._condition(self.read(inputs.prompt, inputs.weights)[0])]
+        if guided:
+            negative = self._condition(self.read(inputs.negative)[0]) if inputs.negative.strip() else None
+            rows.insert(0, torch.full_like(rows[0], torch.nan) if negative is None else negative)
+        return {"vector": torch.cat(rows)}
+
+    def encode_weighted(self, inputs: PromptInputs, guided: bool) -> Tensors:
+        """Return the same for a prompt with weighted words, which its vector has already."""
+        return self.encode(inputs, guided)
+
+    @torch.inference_mode()
+    def read(self, text: str, weights: tuple[tuple[str, float], ...] = ()) -> tuple[Tensor, PromptReading]:
+        """Return a text's vector, (1, vector), and how it is understood."""
+        key = (text, weights, torch.are_deterministic_algorithms_enabled())
+        known = self._readings.get(key)
+        if known is None:
+            known = self._readings[key] = self.stages.run_stage("text", lambda: self._read(text, weights))
+        return known
+
+    def _read(self, text: str, weights: tuple[tuple[str, float], ...]) -> tuple[Tensor, PromptReading]:
+        vector = plain = self._vector(text)
+        for word, weight in weights:
+            vector = vector + (scale_contribution(plain, self._vector(remove_word(text, word)), weight) - plain)
+        if weights:
+            vector = self._encoder.norm(vector)
+        chances = {
+            name: head(vector).softmax(-1)[0].float().cpu().numpy() for name, head in self._encoder.heads.items()
+        }
+        return vector, PromptReading(tuple(read_words(text)), chances, vector[0].float().cpu().numpy())
+
+    def _vector(self, text: str) -> Tensor:
+        """Return the vector of a text: the mean of its parts, weighted by their words."""
+        parts = self.split_text(text)
+        vectors = self._encoder.read_prompts([part.text for part in parts])
+        if len(parts) == 1:
+            return vectors
+        shares = torch.tensor([part.share for part in parts], device=vectors.device)
+        return self._encoder.norm((shares[:, None] * vectors).sum(0, keepdim=True))
+
+    def _condition(self, vector: Tensor) -> Tensor:
+        return self.stages.run_stage("text", lambda: self._encoder.condition(vector))
+
+
+@dataclass(eq=False)
+class PocketGeneration(Generation):
+    """One order during denoising, with what its sketch leaves to the synthesis.
+
+    Attributes:
+        noise_seeds: Seed of the noise and the phases of each take's synthesis.
+        kept: Bands of the init audio with a mask, (frames, bands), of what of them is heard; None for nothing.
+    """
+
+    noise_seeds: tuple[int, ...] = ()
+    kept: "tuple[Frames, Tensor] | None" = None
+
+    @property
+    def circular_mask(self) -> Tensor | None:
+        """No mask: a loop's sketch is a circle already."""
+        return None
+
+
+class PocketRendering(Rendering[PocketCodec]):
+    """The life of a generation: sketched, denoised, and synthesised."""
+
+    conditioner: PocketConditioner
+
+    def __init__(
+        self, codec: PocketCodec, conditioner: Conditioner, sampling: DiscreteSampling, scheduler_config: dict[str, Any]
+    ) -> None:
+        assert isinstance(conditioner, PocketConditioner)
+        super().__init__(codec, conditioner, sampling, scheduler_config)
+        self.conditioner = conditioner
+        pipeline: PocketPipeline = conditioner.pipeline
+        vocabulary = pipeline.card.vocabulary
+        self._planner = Planner(vocabulary, pipeline.bank.entries, pipeline.entry_vectors)
+        self._sketcher = Sketcher(Bank(codec.decode_stored, pipeline.bank), vocabulary)
+
+    def begin(self, order: RenderOrder, text_conditioning: Tensors) -> Generation:
+        """Begin a generation, before its first step; `text_conditioning` is the text conditioning of one take."""
+        generators = make_generators(order.seeds)
+        order, init_gain = _match_level(order)
+        vectors = self.codec.latent_layout.shape(order.seconds, order.loop)[1]
+        init_frames = None if order.init_audio is None else self._analyse(order, vectors)
+        sketches = [self._sketch(order, seed, vectors * TOKEN_FRAMES) for seed in _plan_seeds(order)]
+        mask = _kept_bands(order, vectors * TOKEN_FRAMES)
+        preserved = None if mask is None else self._preserved(mask)
+        if init_frames is not None and order.init_audio is not None and preserved is None:
+            sketches = [mix_frames(init_frames, sketch, order.init_audio.strength) for sketch in sketches]
+        sketch = self.codec.encode(torch.stack([frames.stacked() for frames in sketches]))
+        init_latents, kept = None, None
+        if init_frames is not None and order.init_audio is not None:
+            latents = self.codec.encode(init_frames.stacked()[None]).expand(len(sketch), -1, -1)
+            init_latents = InitLatents(latents, order.init_audio.strength, preserved)
+            if mask is not None and preserved is not None:
+                sketch = torch.where(preserved > 0, latents, sketch)
+                kept = init_frames, mask
+        noise = draw_order_noise(order, generators, self.codec.latent_layout).to(self.codec.device)
+        guidance = self.conditioner.guidance_of(order)
+        conditioning = repeat_conditioning(text_conditioning, len(order.seeds), guidance is not None)
+        conditioning["sketch"] = torch.cat([sketch] * (1 if guidance is None else 2))
+        return PocketGeneration(
+            order=order,
+            kind=self.sampling,
+            scheduler_config=self.scheduler_config,
+            sampler=make_sampler_state(order, self.sampling, self.scheduler_config, noise, generators, init_latents),
+            conditioning=conditioning,
+            guidance=guidance,
+            generators=generators,
+            init_gain=init_gain,
+            guider=self.conditioner.make_guider(order),
+            noise_seeds=_plan_seeds(order),
+            kept=kept,
+        )
+
+    def _sketch(self, order: RenderOrder, seed: int, frames: int) -> Frames:
+        """Return the sketch of an order's prompts for one take."""
+        sounds = self._plans(order, seed)
+        sketches = [self._sketcher.sketch(sound, frames, order.loop) for sound in sounds]
+        return sketches[0] if len(sketches) == 1 else mix_frames(sketches[0], sketches[1], order.inputs.mix)
+
+    def _plans(self, order: RenderOrder, seed: int) -> list[PocketSound]:
+        """Return the plan of each prompt that is heard; where one names no note, it takes that of the other."""
+        inputs = order.inputs
+        readings = [self.conditioner.read(inputs.prompt, inputs.weights)[1]] if inputs.mix < 1.0 else []
+        if inputs.prompt2 and inputs.mix > 0.0:
+            readings.append(self.conditioner.read(inputs.prompt2)[1])
+        note = next((note for reading in readings if (note := named_note(reading.words)) is not None), None)
+        request = PlanRequest(order.seconds, seed, inputs.bpm or None, order.loop, note)
+        return [self._planner.plan(reading, request) for reading in readings]
+
+    def _analyse(self, order: RenderOrder, vectors: int) -> Frames:
+        """Return the bands of the init audio, padded with silence or truncated to a number of vectors."""
+        assert order.init_audio is not None
+        samples = _stereo(init_channels(order.init_audio))
+        count = vectors * SAMPLES_A_VECTOR
+        padded = torch.nn.functional.pad(samples, (0, max(0, count - samples.shape[1])))[:, :count]
+        return analyse(padded, vectors * TOKEN_FRAMES)
+
+    def _preserved(self, kept: Tensor) -> Tensor:
+        """Return a mask of the latents, (1, values, vectors): 1 where all bands, (frames, BANDS), are kept."""
+        whole = kept.unflatten(0, (-1, TOKEN_FRAMES)).unflatten(2, (GROUPS, -1)).amin(dim=(1, 3))
+        values = self.codec.latent_layout.channels // GROUPS
+        return whole.repeat_interleave(values, 1).T[None].to(self.codec.device)
+
+    def encode_sound(self, samples: Tensor, seconds: float) -> Tensor:
+        """Return the latents of a sound, (channels, frames) at the native rate, fitted to a length: one take."""
+        vectors = self.codec.latent_layout.shape(seconds)[1]
+        count = vectors * SAMPLES_A_VECTOR
+        padded = torch.nn.functional.pad(_stereo(samples), (0, max(0, count - samples.shape[1])))[:, :count]
+        return self.codec.encode(analyse(padded, vectors * TOKEN_FRAMES).stacked()[None])
+
+    def preview(self, generation: Generation) -> RenderedSounds:
+        """Decode the predicted result of the first take."""
+        return self._decode(generation, generation.sampler.predict_x0()[:1])
+
+    def decode(self, generation: Generation) -> RenderedSounds:
+        """Decode the takes of a finished generation."""
+        return self._decode(generation, generation.sampler.latents)
+
+    def begin_stream(self, generation: Generation) -> PieceStream:
+        """Return the sound of a finished generation as a stream of one piece."""
+        sounds = self.decode(generation)
+        return PieceStream(FinishedSound(sounds), sounds.waveforms.shape[1], sounds.rate)
+
+    def _decode(self, generation: Generation, latents: Tensor) -> RenderedSounds:
+        assert isinstance(generation, PocketGeneration)
+        order = generation.order
+        samples = max(1, round(order.seconds * SAMPLE_RATE))
+        takes: list[NDArray[np.float32]] = []
+        for frames, seed in zip(self.codec.decode(latents, order.loop), generation.noise_seeds, strict=False):
+            heard = frames if generation.kept is None else replace_frames(frames, *generation.kept)
+            takes.append(synthesise(heard, samples, seed, circle=order.loop).T.numpy())
+        waveforms = np.ascontiguousarray(np.stack(takes) / generation.init_gain, dtype=np.float32)
+        return RenderedSounds(waveforms, SAMPLE_RATE, looped=(True,) * len(takes) if order.loop else ())
+
+
+class FinishedSound:
+    """A rendered sound as a source of one piece."""
+
+    def __init__(self, sounds: RenderedSounds) -> None:
+        self._samples = torch.from_numpy(sounds.waveforms)
+        self.rows = self.first_rows = self.max_rows = 1
+        self.samples = self.samples_per_row = self._samples.shape[1]
+
+    def decode(self, first: int, last: int) -> Tensor:
+        """Return the samples, (takes, samples, channels)."""
+        return self._samples[:, first * self.samples : last * self.samples]
+
+    def loud_spots(self) -> list[tuple[int, int]]:
+        """Return the only row."""
+        return [(0, 1)]
+
+
+def _plan_seeds(order: RenderOrder) -> tuple[int, ...]:
+    """Return the seed of what each take's prompt leaves open: that of another take whose noise is used, if any."""
+    return order.seeds if order.noise is None else (order.noise.seed,) * len(order.seeds)
+
+
+def _match_level(order: RenderOrder) -> tuple[RenderOrder, float]:
+    """Bring the init audio of an order to the level of the training; returns the order and the factor."""
+    if order.init_audio is None:
+        return order, 1.0
+    samples = np.frombuffer(order.init_audio.samples, dtype="<f4")
+    measured = samples[-int(order.window * SAMPLE_RATE) * order.init_audio.channels :] if order.window else samples
+    peak = float(np.abs(measured).max(initial=0.0))
+    gain = TRAINED_PEAK / peak if peak > SILENT_PEAK else 1.0
+    amplified = (samples * np.float32(gain)).astype("<f4").tobytes()
+    return replace(order, init_audio=replace(order.init_audio, samples=amplified)), gain
+
+
+def _stereo(samples: Tensor) -> Tensor:
+    """Return samples, (channels, frames), as two channels."""
+    return samples.expand(2, -1) if len(samples) == 1 else samples[:2]
+
+
+def _kept_bands(order: RenderOrder, frames: int) -> Tensor | None:
+    """Return a mask of the bands, (frames, BANDS): 1 where init audio is kept; None if none of it is."""
+    if order.init_audio is None or not order.init_audio.repaint:
+        return None
+    kept = torch.ones(frames, BANDS)
+    for region in order.init_audio.repaint:
+        first = math.floor(region.start * SAMPLE_RATE / FRAME_SAMPLES + 1e-6)
+        last = math.ceil(region.end * SAMPLE_RATE / FRAME_SAMPLES - 1e-6)
+        kept[first:last, (region.low <= CENTRES) & (region.high >= CENTRES)] = 0.0
+    return kept
+
+
+def _inputs(latents: Tensor, timestep: Tensor, conditioning: Tensors) -> Inputs:
+    return latents, timestep, conditioning["vector"].to(latents.dtype), conditioning["sketch"].to(latents.dtype)
+
+
+def _evaluate(generator: Generator, *inputs: Tensor) -> Tensor:
+    latents, timestep, vector, sketch = inputs
+    return generator(latents.transpose(1, 2), timestep, vector, None, sketch.transpose(1, 2)).transpose(1, 2)
+
+
+POCKET = FamilySpec(
+    facts=families.POCKET,
+    pipeline_class=PocketPipeline,
+    conditioner=PocketConditioner,
+    denoiser="generator",
+    signature=DenoiserSignature(None, _inputs, _evaluate),
+    codec=PocketCodec,
+    rendering=PocketRendering,
+    sampling=SketchSampling(),
+    load=load_pipeline,
+)

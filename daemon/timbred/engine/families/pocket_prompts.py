@@ -1,0 +1,533 @@
+"""Prompts of the family pocket: their words, and the description of a sound that they ask for.
+
+Words are encoded without a vocabulary: hashed pieces, and exact notes, chord roots and numbers. The description
+follows from the text encoder's classes and the prompt's numbers. What the prompt leaves open (a note, a pattern, a kit)
+is drawn with the seed.
+"""
+
+import dataclasses
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timbred.models.pocket import TONE_FORMS, BankEntry, DrumStyle, Instrument, PocketSound, Vocabulary
+
+BUCKETS = 6144
+PIECES = 12
+"""Hashed pieces of a word: the word itself, then groups of three characters."""
+MAX_WORDS = 40
+FEATURES = 12 + 11 + 1 + 12 + 1
+"""Pitch class, octave, flag of a note; sines and cosines of a number, flag of a number."""
+
+PITCH_CLASSES = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
+_ACCIDENTALS = {"": 0, "#": 1, "s": 1, "♯": 1, "b": -1, "♭": -1}
+_NOTE = re.compile(r"([a-g])(#|b|s|♯|♭)?(-?\d)$")
+_ROOT = re.compile(r"([a-g])(#|♯|b|♭)?$")
+_CHORD = re.compile(r"([a-g])(#|b|♯|♭)?(maj7|min7|maj|min|m7|m9|m|dim|aug|sus2|sus4|7|5|9)$")
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)(bpm)?$")
+_WORD = re.compile(r"[a-z0-9#♯♭.'+&-]+")
+_AFTER_ROOT = (
+    *(
+        "major",
+        "minor",
+        "maj",
+        "min",
+        "sharp",
+        "flat",
+        "chord",
+        "dim",
+        "diminished",
+        "aug",
+        "augmented",
+        "sus2",
+        "sus4",
+    ),
+    *("suspended", "power", "fifth", "dominant", "seventh", "7", "pentatonic", "blues", "scale"),
+)
+"""Words before which "a" is a chord root and not an article."""
+_MODELS = ("303", "808", "909", "12", "8", "7")
+"""Numbers that are also names."""
+
+
+@dataclass(frozen=True)
+class PromptWord:
+    """One word with its text, pitch and number.
+
+    Attributes:
+        text: lower case.
+        pitch_class: 0 (c) to 11, or None.
+        octave: -1 to 9, or None.
+        number: a positive number, or None.
+    """
+
+    text: str
+    pitch_class: int | None = None
+    octave: int | None = None
+    number: float | None = None
+
+    @property
+    def note(self) -> int | None:
+        """MIDI note, 0 to 127; None for a word that names none."""
+        if self.pitch_class is None or self.octave is None:
+            return None
+        return min(max(12 * (self.octave + 1) + self.pitch_class, 0), 127)
+
+
+def _split(prompt: str) -> list[str]:
+    words: list[str] = []
+    for match in _WORD.findall(prompt.lower()):
+        word = match.strip(".'-+&")
+        if word:
+            words.append(word)
+    return words
+
+
+def count_words(prompt: str) -> int:
+    """Return the number of words of a prompt, also beyond those that are read."""
+    return len(_all_words(prompt))
+
+
+def read_words(prompt: str) -> list[PromptWord]:
+    """Split a prompt into words: "C sharp 4" is one note, "cm7" a root and a chord, "97bpm" a number and a word."""
+    return _all_words(prompt)[:MAX_WORDS]
+
+
+def _all_words(prompt: str) -> list[PromptWord]:
+    parts = _split(prompt)
+    words: list[PromptWord] = []
+    index = 0
+    while index < len(parts):
+        part = parts[index]
+        following = parts[index + 1] if index + 1 < len(parts) else ""
+        index += 1
+        if part in PITCH_CLASSES and following in ("sharp", "flat"):
+            part += "#" if following == "sharp" else "b"
+            index += 1
+            following = parts[index] if index < len(parts) else ""
+            if re.fullmatch(r"\d", following):
+                part += following
+                index += 1
+            else:
+                words.append(_root(part))
+                continue
+        words += _words_of(part, following)
+    return words
+
+
+def _root(part: str) -> PromptWord:
+    match = _ROOT.match(part)
+    assert match is not None
+    pitch_class = (PITCH_CLASSES[match[1]] + _ACCIDENTALS[match[2] or ""]) % 12
+    return PromptWord("root", pitch_class)
+
+
+def _words_of(part: str, following: str) -> list[PromptWord]:
+    if match := _NOTE.match(part):
+        semitones = PITCH_CLASSES[match[1]] + _ACCIDENTALS[match[2] or ""]
+        return [PromptWord("note", semitones % 12, int(match[3]) + semitones // 12)]
+    if match := _CHORD.match(part):
+        return [_root(match[1] + (match[2] or "")), PromptWord(match[3])]
+    if _ROOT.match(part) and (len(part) > 1 or part not in ("a",) or following in _AFTER_ROOT):
+        return [_root(part)]
+    if match := _NUMBER.match(part):
+        text = match[1] if match[1] in _MODELS else "number"
+        number = PromptWord(text, number=max(0.01, float(match[1])))
+        return [number, PromptWord("bpm")] if match[2] else [number]
+    return [PromptWord(part)]
+
+
+def _hash(text: str) -> int:
+    return 1 + zlib.crc32(text.encode()) % (BUCKETS - 1)
+
+
+def pieces_of(text: str) -> list[int]:
+    """Return the buckets of a word and of its groups of three characters; 0 is unused."""
+    marked = f"<{text}>"
+    groups = [marked[start : start + 3] for start in range(len(marked) - 2)] if len(text) > 2 else []
+    return [_hash(f"word {text}"), *map(_hash, groups)][:PIECES]
+
+
+def features_of(word: PromptWord) -> NDArray[np.float32]:
+    """Return the features of a word's pitch and number."""
+    features = np.zeros(FEATURES, np.float32)
+    if word.pitch_class is not None:
+        features[word.pitch_class] = 1
+        features[23] = 1
+    if word.octave is not None:
+        features[12 + min(max(word.octave, -1), 9) + 1] = 1
+    if word.number is not None:
+        octaves = float(np.log2(word.number))
+        angles = 2 * np.pi * octaves * np.array([0.125, 0.25, 0.5, 1, 2, 4])
+        features[24:36] = np.concatenate((np.sin(angles), np.cos(angles)))
+        features[36] = 1
+    return features
+
+
+@dataclass
+class EncodedWords:
+    """Encoded words of several prompts, padded.
+
+    Attributes:
+        pieces: (prompts, words, PIECES) int64.
+        features: (prompts, words, FEATURES) float32.
+        mask: (prompts, words) bool, True for words.
+    """
+
+    pieces: NDArray[np.int64]
+    features: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+
+
+def encode_words(prompts: Sequence[str]) -> EncodedWords:
+    """Encode prompts; a prompt without words has one empty word."""
+    listed = [read_words(prompt) or [PromptWord("")] for prompt in prompts]
+    longest = max(map(len, listed))
+    pieces = np.zeros((len(listed), longest, PIECES), np.int64)
+    features = np.zeros((len(listed), longest, FEATURES), np.float32)
+    mask = np.zeros((len(listed), longest), np.bool_)
+    for row, words in enumerate(listed):
+        mask[row, : len(words)] = True
+        for column, word in enumerate(words):
+            buckets = pieces_of(word.text)
+            pieces[row, column, : len(buckets)] = buckets
+            features[row, column] = features_of(word)
+    return EncodedWords(pieces, features, mask)
+
+
+VELOCITY = 95
+"""Velocity of the bank's sounds."""
+
+TOUCHES = {"soft": 42, "ordinary": VELOCITY, "hard": 120}
+TEMPO_WORDS = frozenset({"bpm", "tempo", "beats"})
+SHORT_WORDS = frozenset({"staccato", "short", "brief", "clipped"})
+FALLING_WORDS = frozenset({"down", "falling", "descending"})
+ALIKE_ENTRIES = 3
+"""One of so many best matching sounds is chosen by the seed."""
+
+RELEASED_SHARE = 0.92
+"""Part of a sound after which its note is released; a loop's is held to its end."""
+
+NAMED_ODDS = 6.0
+"""Logarithm of the factor of a kind's odds for each word of its name in the prompt."""
+
+END_S = 0.001
+"""Hits later than this before a loop's end belong to the next bar."""
+
+KICK_KEY = 36
+STEPS_A_BAR = 16
+HIT_VELOCITIES = {"X": (112, 124), "x": (88, 106), "o": (36, 58), "?": (60, 90)}
+HIT_CHANCES = {"X": 1.0, "x": 0.97, "o": 0.8, "?": 0.33}
+
+
+@dataclass(frozen=True)
+class DrumHit:
+    """One hit: position in sixteenths from the start of the loop, key and velocity."""
+
+    step: float
+    key: int
+    velocity: int
+
+
+def draw_hits(style: DrumStyle, bars: int, random: np.random.Generator) -> list[DrumHit]:
+    """Draw the hits of `bars` bars from one of the style's patterns, with new optional hits in each bar.
+
+    The first beat of the loop always has a hit, so that the grid is audible.
+    """
+    pattern = style.bars[int(random.integers(len(style.bars)))]
+    hits: list[DrumHit] = []
+    for bar in range(bars):
+        for key, line in pattern.items():
+            for step, sign in enumerate(line):
+                first = bar == 0 and step == 0
+                if sign == "." or (not first and random.uniform() > HIT_CHANCES[sign]):
+                    continue
+                low, high = HIT_VELOCITIES[sign]
+                delay = style.swing * _swing_share(style, step)
+                hits.append(DrumHit(STEPS_A_BAR * bar + step + delay, key, int(random.integers(low, high + 1))))
+    if not any(hit.step == 0 for hit in hits):
+        hits.append(DrumHit(0.0, KICK_KEY, 110))
+    return sorted(hits, key=lambda hit: hit.step)
+
+
+def _swing_share(style: DrumStyle, step: int) -> float:
+    """Return 1 for steps with swing: odd sixteenths, or for jazz the eighths between the beats; else 0."""
+    if style.swing > 0.5:
+        return 1.0 if step % 4 == 2 else 0.0
+    return 1.0 if step % 2 else 0.0
+
+
+@dataclass(frozen=True)
+class PromptReading:
+    """A prompt as the text encoder understands it.
+
+    Attributes:
+        words: its words.
+        chances: probabilities of each class, by the names of `Vocabulary.choices`.
+        vector: (vector,) float32.
+    """
+
+    words: tuple[PromptWord, ...]
+    chances: Mapping[str, NDArray[np.float32]]
+    vector: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """What a plan depends on beside the prompt.
+
+    Attributes:
+        seconds: length of the sound.
+        seed: of what the prompt leaves open.
+        bpm: tempo of loops and arpeggios; None for the prompt's.
+        loop: True for a sound whose end meets its start.
+        note: MIDI note of a prompt that names none; None for any.
+    """
+
+    seconds: float
+    seed: int
+    bpm: float | None = None
+    loop: bool = False
+    note: int | None = None
+
+    @property
+    def gate(self) -> float:
+        """Seconds after which a held note is released."""
+        return self.seconds if self.loop else RELEASED_SHARE * self.seconds
+
+
+class NamedKinds:
+    """Finds the kinds that a prompt names."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._kinds: dict[tuple[str, ...], set[str]] = {}
+        for kind, names in vocabulary.names:
+            for name in names:
+                self._kinds.setdefault(_texts(read_words(name)), set()).add(kind)
+        self._max_words = max(map(len, self._kinds))
+
+    def find(self, words: Sequence[PromptWord]) -> dict[str, int]:
+        """Return the named kinds with the number of words of the name; names within longer ones don't count.
+
+        "A warm steel drum" names a steel drum, not a drum.
+        """
+        texts = _texts(words)
+        spans = [
+            (first, first + count)
+            for count in range(self._max_words, 0, -1)
+            for first in range(len(texts) - count + 1)
+            if texts[first : first + count] in self._kinds
+        ]
+        named: dict[str, int] = {}
+        for first, last in spans:
+            if any(other != (first, last) and other[0] <= first and last <= other[1] for other in spans):
+                continue
+            for kind in self._kinds[texts[first:last]]:
+                named[kind] = max(named.get(kind, 0), last - first)
+        return named
+
+
+def _texts(words: Sequence[PromptWord]) -> tuple[str, ...]:
+    return tuple(word.text for word in words)
+
+
+class Planner:
+    """Draws descriptions of sounds.
+
+    Args:
+        vocabulary: names of everything.
+        entries: sounds of the bank.
+        entry_vectors: unit vectors (sounds, vector) of the captions of the bank's sounds; only those of synthesised
+            sounds are used.
+    """
+
+    def __init__(
+        self, vocabulary: Vocabulary, entries: Sequence[BankEntry], entry_vectors: NDArray[np.float32]
+    ) -> None:
+        self.vocabulary = vocabulary
+        self._entries = entries
+        self._entry_vectors = entry_vectors
+        self._named = NamedKinds(vocabulary)
+        self._instruments = {row.kind: row for row in vocabulary.instruments}
+        self._keys: dict[str, list[int]] = {}
+        for key, names in vocabulary.drums.items():
+            self._keys.setdefault(names[0], []).append(key)
+        self._programs = {names[0]: (bank, program) for bank, program, names in vocabulary.unpitched}
+        self._recorded: dict[str, list[str]] = {}
+        for name, row in vocabulary.recordings.items():
+            self._recorded.setdefault(row.names[0], []).append(name)
+        self._synthesised: dict[str, list[int]] = {}
+        for index, entry in enumerate(entries):
+            if entry.sound.recipe is not None:
+                self._synthesised.setdefault(entry.sound.kind, []).append(index)
+
+    def plan(self, reading: PromptReading, request: PlanRequest) -> PocketSound:
+        """Return the description of a prompt's sound."""
+        random = np.random.default_rng((request.seed, 77))
+        kind, words, seconds = self.kind_of(reading), reading.words, request.seconds
+        velocity = TOUCHES[self._chosen("touch", reading)]
+        tempo = request.bpm if request.bpm else tempo_of(words)
+        seed = int(random.integers(2**31))
+        if kind in self._instruments:
+            return self._tone(self._instruments[kind], reading, request, tempo, random, seed)
+        if kind == "drum loop":
+            return self._loop(self._chosen("style", reading), words, seconds, tempo, random, seed)
+        if kind in self._keys:
+            key = int(random.choice(self._keys[kind]))
+            kit = 0 if key in self.vocabulary.shared_keys else self._kit(words, random)
+            events = ((0.0, seconds, key, velocity),)
+            return PocketSound("font", kind, "hit", seconds, seed, 0, kit, True, events, velocity)
+        if kind in self._programs:
+            bank, program = self._programs[kind]
+            events = ((0.0, request.gate, int(random.integers(57, 64)), VELOCITY),)
+            return PocketSound("font", kind, "texture", seconds, seed, bank, program, False, events)
+        if kind in self._recorded:
+            name = str(random.choice(self._recorded[kind]))
+            form = self.vocabulary.recordings[name].form
+            return PocketSound("samples", kind, form, seconds, seed, recording=name)
+        return self._recipe(kind, reading, request, random)
+
+    def kind_of(self, reading: PromptReading) -> str:
+        """Return the most probable kind; the odds of those that the prompt names are higher."""
+        named, kinds = self._named.find(reading.words), self.vocabulary.choices["kind"]
+        odds = np.log(reading.chances["kind"] + 1e-6) + NAMED_ODDS * np.array([named.get(kind, 0) for kind in kinds])
+        return kinds[int(odds.argmax())]
+
+    def _chosen(self, name: str, reading: PromptReading) -> str:
+        """Return the most probable class."""
+        return self.vocabulary.choices[name][int(reading.chances[name].argmax())]
+
+    def _tone(
+        self,
+        row: Instrument,
+        reading: PromptReading,
+        request: PlanRequest,
+        tempo: float | None,
+        random: np.random.Generator,
+        seed: int,
+    ) -> PocketSound:
+        words, seconds = reading.words, request.seconds
+        velocity = TOUCHES[self._chosen("touch", reading)]
+        form = TONE_FORMS[int(reading.chances["form"][: len(TONE_FORMS)].argmax())]
+        note = note_of(words, row, int(reading.chances["register"].argmax()) - 1, random, request.note)
+        common: dict[str, Any] = {
+            "source": "font",
+            "kind": row.kind,
+            "seconds": seconds,
+            "seed": seed,
+            "bank": row.bank,
+            "program": row.program,
+            "velocity": velocity,
+        }
+        if form == "note":
+            short = any(word.text in SHORT_WORDS for word in words)
+            events = ((0.0, min(0.15, seconds) if short else request.gate, note, velocity),)
+            return PocketSound(form=form, events=events, note=note, short=short, **common)
+        named: dict[str, str] = {}
+        if form == "scale":
+            named["scale"] = self._chosen("scale", reading)
+            steps = self.vocabulary.scales[named["scale"]]
+        else:
+            named["chord"] = self._chosen("chord", reading)
+            steps = self.vocabulary.chords[named["chord"]]
+        while note + max(steps) > row.high and note - 12 >= row.low:
+            note -= 12
+        notes = [min(note + step, 127) for step in steps]
+        if form == "chord":
+            events = tuple((0.0, request.gate, key, velocity) for key in notes)
+            return PocketSound(form=form, events=events, note=note, **named, **common)
+        direction = -1 if any(word.text in FALLING_WORDS for word in words) else 1
+        notes = notes[::direction]
+        step = 60.0 / (tempo or 120.0) / (4 if form == "arpeggio" else 2)
+        count = max(1, round(seconds / step))
+        events = tuple((index * step, 0.8 * step, notes[index % len(notes)], velocity) for index in range(count))
+        return PocketSound(form=form, events=events, note=note, direction=direction, bpm=tempo, **named, **common)
+
+    def _loop(
+        self,
+        style: str,
+        words: Sequence[PromptWord],
+        seconds: float,
+        tempo: float | None,
+        random: np.random.Generator,
+        seed: int,
+    ) -> PocketSound:
+        row = self.vocabulary.styles[style]
+        if tempo is None:
+            low, high = row.tempo
+            bars = max(1, round(seconds / (240.0 / ((low + high) / 2))))
+            tempo = 240.0 * bars / seconds
+        step = 60.0 / tempo / 4
+        bars = max(1, -(-round(seconds / step) // STEPS_A_BAR))
+        hits = draw_hits(row, bars, random)
+        events = tuple(
+            (hit.step * step, step, hit.key, hit.velocity) for hit in hits if hit.step * step < seconds - END_S
+        )
+        kit = self._kit(words, random, row.kits)
+        return PocketSound(
+            "font", "drum loop", "loop", seconds, seed, 0, kit, True, events, bpm=tempo, bars=bars, style=style
+        )
+
+    def _kit(
+        self, words: Sequence[PromptWord], random: np.random.Generator, suitable: Sequence[int] | None = None
+    ) -> int:
+        kits, texts = self.vocabulary.kits, " ".join(word.text for word in words)
+        for kit, names in kits.items():
+            if any(re.search(rf"\b{re.escape(name.removeprefix('with '))}\b", texts) for name in names):
+                return kit
+        return int(random.choice(suitable if suitable is not None else tuple(kits)))
+
+    def _recipe(
+        self, kind: str, reading: PromptReading, request: PlanRequest, random: np.random.Generator
+    ) -> PocketSound:
+        entries = self._synthesised[kind]
+        likeness = self._entry_vectors[entries] @ reading.vector
+        best = np.argsort(-likeness, kind="stable")[: min(ALIKE_ENTRIES, len(entries))]
+        sound = self._entries[entries[int(best[int(random.integers(len(best)))])]].sound
+        named = named_note(reading.words, request.note)
+        note = sound.note if sound.note is None or named is None else named
+        return dataclasses.replace(sound, seconds=request.seconds, note=note)
+
+
+def tempo_of(words: Sequence[PromptWord]) -> float | None:
+    """Return the tempo that a prompt names: a number beside "bpm", "tempo" or "beats", or one of 50 to 220."""
+    for index, word in enumerate(words):
+        near = {other.text for other in words[max(0, index - 2) : index + 3]}
+        if word.number is not None and near & TEMPO_WORDS and 20 <= word.number <= 400:
+            return word.number
+    numbers = [word.number for word in words if word.number is not None and word.text == "number"]
+    return next((number for number in numbers if 50 <= number <= 220), None)
+
+
+def named_note(words: Sequence[PromptWord], default: int | None = None) -> int | None:
+    """Return the first note that is named, else the default."""
+    return next((note for word in words if (note := word.note) is not None), default)
+
+
+def note_of(
+    words: Sequence[PromptWord],
+    row: Instrument,
+    register: int,
+    random: np.random.Generator,
+    default: int | None = None,
+) -> int:
+    """Return the named note; of a named root, or without a name, one in the middle of the instrument's register.
+
+    Without a name, it is the default if there is one.
+    """
+    low, high = row.low, row.high
+    named = named_note(words)
+    if named is not None:
+        return named
+    middle = low + (high - low) * (0.5 + 0.32 * register)
+    root = next((word.pitch_class for word in words if word.pitch_class is not None), None)
+    if root is None and default is not None:
+        return default
+    if root is None:
+        return int(np.clip(round(middle + random.uniform(-4, 4)), low, high))
+    candidates = [note for note in range(low, high + 1) if note % 12 == root]
+    return min(candidates or [int(middle)], key=lambda note: abs(note - middle))

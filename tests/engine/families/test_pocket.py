@@ -1,0 +1,166 @@
+"""Renders of a small untrained model of the family pocket, loaded from its exported folder."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training.pocket.test_export import small
+from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.families.pocket import load_pipeline
+from timbred.engine.model_manager import make_resident
+from timbred.errors import ModelError
+from timbred.ipc.engine_messages import InitAudio, PromptInputs, RenderOrder, Repaint
+from timbred.models import checkpoint
+from timbred.models.pocket import CARD_NAME, SAMPLE_RATE, WEIGHTS_NAME
+from training.pocket.export import export
+
+CAPTIONS = 200
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pocket")
+    export(small(), path, CAPTIONS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> LatentDiffusion:
+    found = checkpoint.inspect(folder, "pocket", "install it again")
+    return make_resident(found, "pocket", torch.device("cpu"), torch.float32, lambda _: None)
+
+
+def order(prompt: str = "grand piano c4", **changes: Any) -> RenderOrder:
+    fields: dict[str, Any] = {"seconds": 0.5, "steps": 2, "guidance": 1.0, "eta": 0.0, "scheduler": "flow-euler"}
+    fields |= {"inputs": PromptInputs(prompt=prompt), "seeds": (1,)}
+    return RenderOrder(**(fields | changes))
+
+
+def render(model: LatentDiffusion, wanted: RenderOrder) -> np.ndarray:
+    return model.render(wanted, lambda _: None, lambda: False).waveforms
+
+
+def tone(seconds: float = 0.5) -> bytes:
+    wave = 0.5 * np.sin(2 * np.pi * 440.0 / SAMPLE_RATE * np.arange(round(seconds * SAMPLE_RATE)))
+    return np.stack((wave, wave), axis=1).astype("<f4").tobytes()
+
+
+def test_pocket_renders_stereo_of_the_exact_length(model: LatentDiffusion) -> None:
+    for seconds in (0.3, 0.512, 1.0):
+        assert render(model, order(seconds=seconds)).shape == (1, round(seconds * SAMPLE_RATE), 2)
+
+
+def test_pocket_repeats_a_sound_with_its_seed(model: LatentDiffusion) -> None:
+    first, again = (render(model, order(seeds=(7, 8))) for _ in range(2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first[0], first[1])
+
+
+def test_pocket_take_alone_equals_take_in_a_batch(model: LatentDiffusion) -> None:
+    alone, both = render(model, order(seeds=(8,))), render(model, order(seeds=(7, 8)))
+    assert np.allclose(alone[0], both[1], atol=1e-4)
+
+
+def test_pocket_batches_requests_of_one_length(model: LatentDiffusion) -> None:
+    orders = [order("rain", seeds=(3,)), order("a kick", seeds=(4,))]
+    generations = [model.begin(wanted) for wanted in orders]
+    assert generations[0].shape == generations[1].shape
+    while not generations[0].sampler.done:
+        model.advance(generations)
+    for wanted, generation in zip(orders, generations, strict=True):
+        assert np.allclose(model.decode(generation).waveforms, render(model, wanted), atol=1e-4)
+
+
+def test_pocket_negative_prompt_changes_a_guided_sound(model: LatentDiffusion) -> None:
+    plain, guided = (
+        render(model, order(inputs=PromptInputs(prompt="pad c3", negative=negative), guidance=3.0))
+        for negative in ("", "noise")
+    )
+    assert not np.array_equal(plain, guided)
+
+
+def test_pocket_loop_has_its_exact_length_and_no_seam(model: LatentDiffusion) -> None:
+    sounds = model.render(order("techno drum loop", loop=True, seconds=0.6187), lambda _: None, lambda: False)
+    loop = sounds.waveforms[0]
+    assert sounds.looped == (True,)
+    assert len(loop) == round(0.6187 * SAMPLE_RATE)
+    steps = np.abs(np.diff(np.concatenate((loop, loop[:1])), axis=0))
+    assert steps[-1].max() <= np.quantile(steps, 0.999)
+
+
+def test_pocket_sound_is_nearer_to_init_audio_with_less_strength(model: LatentDiffusion) -> None:
+    distances: list[float] = []
+    for strength in (0.1, 0.5, 1.0):
+        generation = model.begin(order("a kick", init_audio=InitAudio(samples=tone(), channels=2, strength=strength)))
+        while not generation.sampler.done:
+            model.advance([generation])
+        init = generation.sampler.init_latents
+        assert init is not None
+        distances.append(float((generation.sampler.latents - init.latents).norm()))
+    assert distances == sorted(distances)
+    assert distances[0] < 0.9 * distances[2]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1e5), (4000.0, 1e5)])
+def test_pocket_repaint_keeps_the_bands_of_the_rest(model: LatentDiffusion, low: float, high: float) -> None:
+    region = Repaint(start=0.25, end=0.5, low=low, high=high)
+    init = InitAudio(samples=tone(), channels=2, strength=1.0, repaint=(region,))
+    sound = render(model, order("noise", init_audio=init))[0, :, 0]
+    kept = sound[: SAMPLE_RATE // 5]
+    spectrum = np.abs(np.fft.rfft(kept * np.hanning(len(kept))))
+    assert abs(np.argmax(spectrum) * SAMPLE_RATE / len(kept) - 440.0) < 6.0
+
+
+def test_pocket_previews_the_predicted_sound(model: LatentDiffusion) -> None:
+    generation = model.begin(order(seeds=(1, 2)))
+    model.advance([generation])
+    assert model.preview(generation).waveforms.shape == (1, SAMPLE_RATE // 2, 2)
+
+
+def test_pocket_streams_one_piece(model: LatentDiffusion) -> None:
+    generation = model.begin(order())
+    while not generation.sampler.done:
+        model.advance([generation])
+    stream = model.begin_stream(generation)
+    piece = stream.render_piece()
+    assert stream.done
+    assert piece is not None
+    assert piece.samples.shape == (1, SAMPLE_RATE // 2, 2)
+
+
+@pytest.mark.parametrize("damage", ["missing", "shape", "nan", "short"])
+def test_load_pipeline_refuses_damaged_tensors(folder: Path, tmp_path: Path, damage: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(folder, tmp_path / "model")
+    path = tmp_path / "model" / WEIGHTS_NAME
+    tensors = load_file(path)
+    if damage == "missing":
+        del tensors["text.places"]
+    elif damage == "shape":
+        tensors["bank"] = tensors["bank"][1:].clone()
+    elif damage == "nan":
+        tensors["codec.encoder.place"][0] = torch.nan
+    save_file(tensors, path)
+    if damage == "short":
+        path.write_bytes(path.read_bytes()[:-100])
+    name = {"missing": "text.places is missing", "shape": "bank has the shape", "nan": "NaN", "short": "damaged"}[
+        damage
+    ]
+    with pytest.raises(ModelError, match=name):
+        load_pipeline(tmp_path / "model", "pocket", lambda _: None)
+
+
+def test_load_pipeline_refuses_sizes_of_other_tensors(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "model")
+    path = tmp_path / "model" / CARD_NAME
+    card = json.loads(path.read_text())
+    card["sizes"]["text"]["layers"] = 2
+    path.write_text(json.dumps(card))
+    with pytest.raises(ModelError, match="is missing in"):
+        load_pipeline(tmp_path / "model", "pocket", lambda _: None)
