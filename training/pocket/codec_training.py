@@ -97,7 +97,8 @@ def train(minutes: float, device: torch.device, batch: int = BATCH, decoder_only
     if state := load_checkpoint(STAGE):
         codec.load_state_dict(state["codec"])
         average.weights = {name: value.to(device) for name, value in state["average"].items()}
-        optimiser.load_state_dict(state["optimiser"])
+        if "optimiser" in state:  # missing after `restore_stage`
+            optimiser.load_state_dict(state["optimiser"])
         step = state["step"]
     if decoder_only:
         codec.encoder.requires_grad_(False)

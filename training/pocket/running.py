@@ -14,6 +14,9 @@ from torch import nn
 
 from training.pocket.settings import RUNS
 
+STAGES_FOLDER = Path(__file__).resolve().parent / "stages"
+"""Folder in the repository with the weights of trained stages, from which a training on another machine continues."""
+
 
 def choose_device(name: str) -> torch.device:
     """Return a torch device by name; `auto` is a GPU if there is one, else the CPU."""
@@ -40,6 +43,43 @@ def load_checkpoint(stage: str) -> dict[str, Any] | None:
     """Load a stage's checkpoint; return None if there is none."""
     path = checkpoint_path(stage)
     return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+
+
+def stage_path(stage: str) -> Path:
+    """Return the path of a stage's weights in the repository."""
+    return STAGES_FOLDER / f"{stage}.safetensors"
+
+
+def keep_stage(stage: str) -> Path:
+    """Write a stage's averaged weights to the repository in half precision; return the path.
+
+    Raises:
+        FileNotFoundError: It hasn't been trained.
+    """
+    from safetensors.torch import save_file  # not installed on a machine that only trains
+
+    state = load_checkpoint(stage)
+    if state is None:
+        raise FileNotFoundError(f"{checkpoint_path(stage)} doesn't exist: train the stage {stage} first")
+    weights = {name: value.half() if value.is_floating_point() else value for name, value in state["average"].items()}
+    stage_path(stage).parent.mkdir(exist_ok=True)
+    save_file({name: value.contiguous() for name, value in weights.items()}, stage_path(stage))
+    return stage_path(stage)
+
+
+def restore_stage(stage: str) -> bool:
+    """Create the checkpoint of a stage from the repository unless there is one; return True if it was created.
+
+    A training that continues from it starts with a new optimiser.
+    """
+    from safetensors.torch import load_file
+
+    if checkpoint_path(stage).exists() or not stage_path(stage).exists():
+        return False
+    weights = load_file(stage_path(stage))
+    average = {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
+    save_checkpoint(stage, average=average, **{stage: average}, step=0)
+    return True
 
 
 def fingerprint(weights: dict[str, torch.Tensor]) -> int:

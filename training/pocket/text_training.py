@@ -70,7 +70,8 @@ def train(minutes: float, device: torch.device) -> None:
     if state := load_checkpoint(STAGE):
         side.load_state_dict(state["text"])
         average.weights = {name: value.to(device) for name, value in state["average"].items()}
-        optimiser.load_state_dict(state["optimiser"])
+        if "optimiser" in state:  # missing after `restore_stage`
+            optimiser.load_state_dict(state["optimiser"])
         step = state["step"]
     print(f"text from step {step}: {sum(p.numel() for p in side.parameters()):,} parameters", flush=True)
     torch.manual_seed(SEED + step)

@@ -14,7 +14,7 @@ import torch
 from training.pocket.bank import BANK
 from training.pocket.codec import load_codec
 from training.pocket.latents import latents_path, stored_encoder
-from training.pocket.running import checkpoint_path, fingerprint
+from training.pocket.running import checkpoint_path, fingerprint, keep_stage, restore_stage
 from training.pocket.settings import RUNS
 
 
@@ -44,6 +44,9 @@ STAGES = {
 DOWNSTREAM = {"codec": ("bank", "latents", "generator"), "text": ("generator",)}
 """Later stages whose results become stale when a stage is trained again."""
 
+
+KEPT_STAGES = ("codec", "text", "classifier")
+"""Stages whose weights are in the repository, so that a training on another machine needn't repeat them."""
 
 ENCODED = frozenset({"bank", "latents"})
 """Stages whose results are made by the codec's encoder."""
@@ -78,10 +81,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stage", action="append", choices=list(STAGES), help="run only this stage; may be repeated")
     parser.add_argument("--minutes", type=float, help="additional time of each requested stage")
+    parser.add_argument(
+        "--keep", action="store_true", help="write the weights of codec, text and classifier to the repository"
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     RUNS.mkdir(parents=True, exist_ok=True)
+    if arguments.keep:
+        for name in KEPT_STAGES:
+            print(keep_stage(name))
+        return
+    for name in KEPT_STAGES:
+        if restore_stage(name):
+            (RUNS / f"{name}.minutes").write_text(f"{STAGES[name].minutes or 0:g}")
+            print(f"{name}: continued from the weights in the repository")
     for name in arguments.stage or STAGES:
         stage = STAGES[name]
         options = ["--threads", str(arguments.threads)]
