@@ -13,7 +13,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_restore_stage_creates_the_checkpoint_that_was_kept(folders: Path) -> None:
+def test_running_restore_stage_creates_the_checkpoint_that_was_kept(folders: Path) -> None:
     weights = {"weight": torch.tensor([[0.5, -2.0]]), "count": torch.tensor([3])}
     running.save_checkpoint("codec", average=weights, codec=weights, step=9)
     kept = running.keep_stage("codec")
@@ -26,7 +26,7 @@ def test_restore_stage_creates_the_checkpoint_that_was_kept(folders: Path) -> No
     assert state["average"]["weight"].dtype == torch.float32
 
 
-def test_restore_stage_replaces_no_checkpoint(folders: Path) -> None:
+def test_running_restore_stage_replaces_no_checkpoint(folders: Path) -> None:
     running.save_checkpoint("text", average={"weight": torch.ones(1)}, step=5)
     running.keep_stage("text")
     running.save_checkpoint("text", average={"weight": torch.zeros(1)}, step=6)
@@ -37,6 +37,6 @@ def test_restore_stage_replaces_no_checkpoint(folders: Path) -> None:
     assert state["step"] == 6
 
 
-def test_keep_stage_of_an_untrained_stage_names_what_to_do(folders: Path) -> None:
+def test_running_keep_stage_of_an_untrained_stage_names_what_to_do(folders: Path) -> None:
     with pytest.raises(FileNotFoundError, match="train the stage codec first"):
         running.keep_stage("codec")
