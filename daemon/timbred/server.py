@@ -125,7 +125,12 @@ class Daemon:
             on_tempo=lambda bpm: self.settings.follow("tempo", bpm),
             on_rate=lambda rate: self.settings.follow_unless_set("audio.rate", rate),
         )
-        self.postprocessor = Postprocessor(self.folder, self.library, lambda name: self.models[name].card.licence)
+        self.postprocessor = Postprocessor(
+            self.folder,
+            self.library,
+            lambda name: self.models[name].card.licence,
+            lambda name: self.models[name].card.version,
+        )
         allowed = AllowedFolders(config.readable_folders)
         flows_by_voice: dict[int, FlowController] = {}
         playback = PlaybackHandlers(outbox, self.player, self.library, allowed, self.supervisor, flows_by_voice)

@@ -7,6 +7,7 @@
 import argparse
 import dataclasses
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from timbred.engine.families.pocket import load_pipeline
 from timbred.engine.families.pocket_prompts import read_words
-from timbred.models.pocket import CARD_NAME, MAX_SECONDS, SAMPLE_RATE, WEIGHTS_NAME
+from timbred.models.pocket import CARD_NAME, MAX_SECONDS, SAMPLE_RATE, WEIGHTS_NAME, Vocabulary
 from training.pocket.bank import entry_vectors
 from training.pocket.pipeline import Pocket, assemble, load_pocket
 from training.pocket.running import fingerprint
@@ -32,15 +33,28 @@ MIN_USES = 3
 """Smallest number of captions with a word that is known."""
 
 
+def words_of(texts: Iterable[str]) -> frozenset[str]:
+    """Return the words of several texts."""
+    return frozenset(word.text for text in texts for word in read_words(text))
+
+
 def known_words(captions: int = CAPTIONS) -> tuple[str, ...]:
-    """Return the words of captions that say something about the sound: not those of the wording around it."""
+    """Return the words of captions that say something about the sound."""
     random = np.random.default_rng(5)
     uses: dict[str, int] = {}
     for _ in range(captions):
         for word in {word.text for word in read_words(caption(draw(random), random, rough=False))}:
             uses[word] = uses.get(word, 0) + 1
-    neutral = {word.text for text in (*BEFORE, *AFTER, *FILLERS) for word in read_words(text)}
-    return tuple(sorted(word for word, count in uses.items() if count >= MIN_USES and word not in neutral))
+    named = words_of(name for _, names in VOCABULARY.names for name in names)
+    often = {word for word, count in uses.items() if count >= MIN_USES} - words_of(FILLERS)
+    return tuple(sorted((named | often) - words_of((*BEFORE, *AFTER))))
+
+
+def known_vocabulary(captions: int = CAPTIONS) -> Vocabulary:
+    """Return the vocabulary with the known and the neutral words."""
+    words = known_words(captions)
+    neutral = tuple(sorted(words_of((*BEFORE, *AFTER, *FILLERS)).difference(words)))
+    return dataclasses.replace(VOCABULARY, words=words, neutral=neutral)
 
 
 def _parts(pocket: Pocket) -> dict[str, nn.Module]:
@@ -71,7 +85,7 @@ def export(pocket: Pocket, folder: Path, captions: int = CAPTIONS) -> int:
             "generator": dataclasses.asdict(pocket.generator.sizes),
             "codec": dataclasses.asdict(pocket.codec.sizes),
         },
-        "vocabulary": dataclasses.asdict(dataclasses.replace(VOCABULARY, words=known_words(captions))),
+        "vocabulary": dataclasses.asdict(known_vocabulary(captions)),
         "encoder": bank.encoder,
         "bank": bank.rows(),
         "version": f"2-{fingerprint(pocket.generator.state_dict()):08x}",

@@ -149,6 +149,19 @@ def pull(
     run(name, source, config, settings or [])
 
 
+@models_app.command("describe")
+def describe_model(
+    name: Annotated[str, typer.Argument(help="A model's name, as `timbred models` lists it.")],
+    json: AsJson = False,
+    settings: Settings = None,
+    config: ConfigFile = None,
+) -> None:
+    """Print the words that a model knows: kinds of sounds by family, effects, chords, scales, styles of loops."""
+    from timbred.cli.models import describe as run
+
+    run(name, json, config, settings or [])
+
+
 @models_app.command()
 def convert(
     name: Annotated[str, typer.Argument(help="A model's name, as `timbred models` lists it.")],

@@ -1,5 +1,6 @@
 """`timbred models`, `timbred loras` and `timbred takes`: list what is stored; pull and convert models."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -23,8 +24,12 @@ from timbred.models.checkpoint import INDEX_NAME
 from timbred.models.clap import CLAP_LICENCE, CLAP_NAME, CLAP_TASK, ClapEntry
 from timbred.models.install import INSTALLED_PATTERNS, begin_install, check_file, finish, install, staging_for
 from timbred.models.lora import LoraEntry, LoraRegistry, add
-from timbred.models.registry import Entry, Registry, build
+from timbred.models.pocket import is_pocket, read_card
+from timbred.models.registry import NOTE_WORDS, Entry, Registry, build
 from timbred.storage.library import StoredTake, open_library, spare_file
+
+DESCRIBED_FACTS = ("name", "title", "licence", "version", "native_rate", "channels", "max_seconds", "steps")
+"""Fields of a card that `timbred models describe` prints before the words."""
 
 COLUMNS = {"name": "name", "state": "state", "task": "task", "native_rate": "Hz", "channels": "ch",
            "max_seconds": "max s", "memory_mb": "MB", "licence": "licence", "selling": "sell its sounds?",
@@ -72,8 +77,38 @@ def _clap_row(entry: ClapEntry) -> dict[str, Any]:
     return {**row, "native_rate": inspected.rate, "memory_mb": round(inspected.weight_bytes / 1e6, 1)}
 
 
+def describe(name: str, as_json: bool, file: Path | None, flags: list[str]) -> None:
+    """Print a model's facts, and the words that it knows: kinds of sounds by family, effects, chords, scales, styles.
+
+    Raises:
+        UnknownModel: There is no model of this name.
+        ModelError: Its `pocket.json` is damaged.
+    """
+    entry = _entry(name, settings_from(file, flags))
+    facts = {key: getattr(entry.card, key) for key in DESCRIBED_FACTS}
+    kinds: dict[str, tuple[str, ...]] = {"sounds": entry.card.kinds} if entry.card.kinds else {}
+    words: dict[str, tuple[str, ...]] = {"words": entry.card.words} if entry.card.words else {}
+    if is_pocket(entry.folder):
+        known = read_card(entry.folder, name, entry.remedy).vocabulary
+        kinds = known.families
+        words = {
+            "effects": tuple(known.effects),
+            "chords": tuple(known.chords),
+            "scales": tuple(known.scales),
+            "styles of drum loops": tuple(known.styles),
+            "drum kits": tuple(names[0] for names in known.kits.values()),
+            "notes": (NOTE_WORDS,),
+        }
+    if as_json:
+        print(json.dumps({**facts, "kinds": kinds, **words}))
+        return
+    lines = [f"{key}: {value}" for key, value in facts.items() if value != ""]
+    lines += [f"{group}: {', '.join(names)}" for group, names in (*kinds.items(), *words.items())]
+    print("\n".join(lines if kinds or words else [*lines, "words: any"]))
+
+
 def _is_absent(entry: Entry) -> bool:
-    return not (entry.folder / INDEX_NAME).exists()
+    return not (entry.folder / INDEX_NAME).exists() and not is_pocket(entry.folder)
 
 
 def _entry(name: str, config: Config) -> Entry:

@@ -558,6 +558,7 @@ class EngineScheduler:
             seeds=tuple(seeds[index] for index, _ in ranked),
             scores=tuple(score for _, score in ranked if score is not None),
             looped=tuple(sounds.looped[index] for index, _ in ranked if sounds.looped),
+            knows=None if job.generation is None else job.generation.knows,
         )
         self.link.send(rendered, *(sounds.waveforms[index].tobytes() for index, _ in ranked))
         if not job.render.order.embed_takes:

@@ -303,7 +303,8 @@ class JobRendered(EngineMessage, frozen=True, kw_only=True):
 
     Ranked takes are ordered best first: `seeds`, `scores` and `looped` are in the order of the frames; `scores` is
     empty without ranking. Takes with `looped` are loops of the requested length, and the rest of their samples repeats
-    their beginning; other takes of a loop continue beyond their end. `first` is the frame of the whole at which the
+    their beginning; other takes of a loop continue beyond their end. `knows` is how much of the prompt the model knows,
+    0 to 1. `first` is the frame of the whole at which the
     takes begin: for outpainting shortly before the end of the init audio.
     """
 
@@ -314,6 +315,7 @@ class JobRendered(EngineMessage, frozen=True, kw_only=True):
     seeds: tuple[int, ...]
     scores: tuple[float, ...] = ()
     looped: tuple[bool, ...] = ()
+    knows: float | None = None
 
 
 class EmbeddingsReady(EngineMessage, frozen=True, kw_only=True):

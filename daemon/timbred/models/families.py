@@ -374,7 +374,7 @@ POCKET = Family(
     },
     libraries=(),
     read_sound=lambda config: pocket_sound(config("pocket")),
-    capabilities=frozenset({"negative", "weights", "init", "inpaint", "bands", "extend", "windows", "loop", "bpm"}),
+    capabilities=frozenset({"negative", "weights", "init", "inpaint", "bands", "extend", "loop", "bpm"}),
     schedulers=("flow-euler",),
     licence=Licence("Apache-2.0", "yes"),
     read_tensor_inputs=embeddings.no_inputs,

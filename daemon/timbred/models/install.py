@@ -30,6 +30,7 @@ from timbred.disk import rename_to_free_name
 from timbred.errors import BadRequest, MissingWeights, ModelError, TimbredError
 from timbred.filenames import comparison_key, name_fault
 from timbred.models import checkpoint, clap, stability
+from timbred.models.pocket import CARD_NAME
 
 RECORD_NAME = ".timbred-files.jsonl"
 """The record's name in the folder."""
@@ -503,7 +504,7 @@ def _relative_to_index(files: list[Source], name: str) -> list[Source]:
     """
     paths = sorted((PurePosixPath(file.name) for file in files), key=lambda path: len(path.parts))
     is_clap = name == clap.CLAP_NAME
-    indices = (clap.CONFIG_NAME,) if is_clap else (checkpoint.INDEX_NAME, stability.CONFIG_NAME)
+    indices = (clap.CONFIG_NAME,) if is_clap else (checkpoint.INDEX_NAME, stability.CONFIG_NAME, CARD_NAME)
     tops = [path.parent for index in indices for path in paths if path.name == index]
     if not tops and is_clap:
         raise MissingWeights(f"{name}: there is no {clap.CONFIG_NAME} in it: it isn't laid out as {clap.CLAP_SOURCE}")

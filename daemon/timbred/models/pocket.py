@@ -202,7 +202,8 @@ class Vocabulary:
         styles: styles of drum loops.
         loops: names of drum loops.
         effects: words for each effect.
-        words: words of the training's captions, in lower case.
+        words: words of the training's captions that say something about the sound, in lower case.
+        neutral: words of the wordings around captions, which say nothing about the sound.
     """
 
     instruments: tuple[Instrument, ...]
@@ -218,6 +219,7 @@ class Vocabulary:
     loops: tuple[str, ...]
     effects: dict[str, tuple[str, ...]]
     words: tuple[str, ...] = ()
+    neutral: tuple[str, ...] = ()
 
     @cached_property
     def choices(self) -> dict[str, tuple[str, ...]]:
@@ -426,6 +428,7 @@ def read_recipe(recipe: Mapping[str, Any]) -> SynthesisedFields:
 
 
 def _check_card(card: PocketCard) -> None:
+    _check_vocabulary(card.vocabulary)
     _check("sample_rate", card.sample_rate, SAMPLE_RATE, SAMPLE_RATE)
     _check("channels", card.channels, 2, 2)
     _check("max_seconds", card.max_seconds, 0.3, 60.0)
@@ -452,7 +455,6 @@ def _check_card(card: PocketCard) -> None:
         raise ValueError(
             f"sizes: the generator's vector has {card.sizes.generator.vector} values where {condition} are needed"
         )
-    _check_vocabulary(card.vocabulary)
     _check("bank: sounds", len(card.bank), 1, MAX_ENTRIES)
     for sound, gain, first, tokens in card.bank:
         _check_sound(sound, card.vocabulary)
@@ -468,7 +470,7 @@ def _check(name: str, value: float, low: float, high: float) -> None:
 
 def _check_vocabulary(words: Vocabulary) -> None:
     tables = (words.instruments, words.drums, words.kits, words.chords, words.scales, words.styles, words.synthesised)
-    for table in (*tables, words.unpitched, words.recordings, words.effects, words.loops, words.words):
+    for table in (*tables, words.unpitched, words.recordings, words.effects, words.loops, words.words, words.neutral):
         _check("vocabulary: names", len(table), 0, MAX_NAMES)
     if not all(tables):
         raise ValueError("vocabulary: a table is empty")

@@ -15,17 +15,23 @@ from timbred.models import checkpoint, families
 from timbred.models.checkpoint import Checkpoint
 from timbred.models.clap import CLAP_NAME, CLAP_SOURCE, ClapEntry, is_clap
 from timbred.models.families import Capability, Family, SoundFacts
+from timbred.models.pocket import PocketCard, is_pocket, read_card
 from timbred.protocol.keys import SchedulerName
 
 UNKNOWN_SOUND = SoundFacts(16000, 1, 10.24, 60.0, 20, 3.5, "dpm++2m")
 """Facts that stand in for those of a folder that can't be read; a request of the model fails with the reason."""
 
 
+NOTE_WORDS = "note names such as c2 or f#4"
+"""Words for all notes in a card."""
+
+
 class Card(msgspec.Struct, frozen=True, kw_only=True):
     """A model's facts and defaults: lengths in seconds, rate in Hz, `source` a hub id or a folder.
 
     `selling` says if sounds made with it may be sold; empty: its licence says it. `schedulers` and `capabilities` are
-    those of its family.
+    those of its family. `kinds` and `words` are those of its training; empty: any. `version` names the training of the
+    weights, where several have had the model's name.
     """
 
     name: str
@@ -50,6 +56,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     ranks: bool = False
     kinds: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+    version: str = ""
 
 
 def _published(family: Family, name: str, title: str, source: str, sound: SoundFacts, **facts: object) -> Card:
@@ -212,6 +219,8 @@ def _card_from_folder(name: str, folder: Path, remedy: str) -> Card:
         inspected = checkpoint.inspect(folder, name, remedy)
     except (MissingWeights, ModelError):
         inspected = None  # the same error is raised again when the model is requested
+    if inspected and is_pocket(folder):
+        return _card_of_pocket(name, read_card(folder, name, remedy))
     family = inspected.family if inspected else families.AUDIOLDM2
     sound = inspected.sound if inspected else UNKNOWN_SOUND
     return Card(
@@ -231,4 +240,28 @@ def _card_from_folder(name: str, folder: Path, remedy: str) -> Card:
         capabilities=family.capabilities,
         speaks=inspected.speaks if inspected else False,
         ranks="rank" in family.capabilities,
+    )
+
+
+def _card_of_pocket(name: str, content: PocketCard) -> Card:
+    """Return the card of a model of the family pocket."""
+    family, sound, words = families.POCKET, families.pocket_sound(vars(content)), content.vocabulary
+    return _published(
+        family,
+        name,
+        name,
+        "",
+        sound,
+        licence=content.licence,
+        min_seconds=sound.min_seconds,
+        kinds=tuple(kind for kinds in words.families.values() for kind in kinds),
+        words=(
+            *words.effects,
+            "soft",
+            "hard",
+            *words.chords,
+            *(f"{scale} scale" for scale in words.scales),
+            NOTE_WORDS,
+        ),
+        version=content.version,
     )

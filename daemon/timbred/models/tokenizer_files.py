@@ -17,6 +17,7 @@ import msgspec
 from timbred.errors import ModelError, TimbredError
 from timbred.models import checkpoint
 from timbred.models.long_texts import Window, Windows, window_tokens
+from timbred.models.pocket import is_pocket
 from timbred.process_memory import ByteCache, RecentDict
 
 log = logging.getLogger(__name__)
@@ -175,6 +176,8 @@ def _identity_of(file: Path) -> tuple[str, int, int, int]:
 
 
 def _read_tokenizers(folder: Path, name: str) -> tuple[TokenizerFolder, ...]:
+    if is_pocket(folder):
+        return ()
     index = checkpoint.read_json(folder / checkpoint.INDEX_NAME, name, "install the model again")
     tokenizers: list[TokenizerFolder] = []
     family = checkpoint.family_in(index, folder, name)

@@ -229,13 +229,14 @@ class Progress(Event, frozen=True, kw_only=True):
 class Warned(Event, frozen=True, kw_only=True):
     """A part of the request may not have the expected effect; the request continues.
 
-    Sent for each text that is longer than the model's text encoders' input.
+    Sent for each text that is longer than the model's text encoders' input, and where the model of a varied take has
+    changed.
     """
 
     json_only = ("characters", "heard", "parts")
 
     id: Annotated[Id, Meta(description="id of the request, or `flow`")]
-    key: Annotated[str, Meta(description="key concerned: `prompt`, `negative`, `prompt2`, `transcription`")]
+    key: Annotated[str, Meta(description="key concerned: `prompt`, `negative`, `prompt2`, `transcription`, `model`")]
     message: Annotated[str, Meta(description="the problem and the remedy")]
     characters: Annotated[int, Meta(description="length of the text in characters")] = 0
     heard: Annotated[int, Meta(description="number of characters, from the start, that the model reads")] = 0
@@ -255,7 +256,7 @@ class Take(Event, frozen=True, kw_only=True):
     What wasn't measured, or couldn't be, is omitted.
     """
 
-    json_only = ("tempo", "key", "downbeat", "fit", "unmeasured")
+    json_only = ("tempo", "key", "downbeat", "fit", "unmeasured", "knows")
 
     id: Id
     index: Annotated[int, Meta(description="0 is the first take or, if ranked, the best")]
@@ -277,6 +278,9 @@ class Take(Event, frozen=True, kw_only=True):
     unmeasured: (
         Annotated[str, Meta(description="why `tempo`, `key` or `downbeat` can't be measured, separated by semicolons")]
         | None
+    ) = None
+    knows: (
+        Annotated[float, Meta(description="how much of the prompt the model knows, 0 to 1, where it can tell")] | None
     ) = None
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
+from msgspec.structs import replace as replace_fields
 from numpy.typing import NDArray
 
 from timbred import errors
@@ -383,6 +384,7 @@ class TakeDelivery:
 
     def deliver(self, job: Job, message: engine_messages.JobRendered, payload: Sequence[memoryview]) -> None:
         """Start to make the takes of a rendered job; fail it if the samples can't be read."""
+        job.knows = message.knows
         try:
             raw = raw_takes(message, payload, job.streamed_take_id, job.device)
         except ValueError as error:
@@ -450,7 +452,7 @@ class TakeDelivery:
     def _announce(self, job: Job, raw: RawTake, finished: FinishedTake, unmeasured: Mapping[str, str]) -> None:
         """Send `take` to the client, then pass the take on."""
         stored = finished.stored
-        event = take_event(job.id, stored, stored.index, unmeasured)
+        event = replace_fields(take_event(job.id, stored, stored.index, unmeasured), knows=job.knows)
         job.takes.append(event)
         if job.parameters.inline:
             job.clips.append(finished.clip)

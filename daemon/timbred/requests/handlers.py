@@ -40,7 +40,7 @@ from timbred.requests.scheduler import JobScheduler
 from timbred.requests.scsynth_buffers import ScsynthBuffers
 from timbred.storage.library import Library
 from timbred.storage.paths import AllowedFolders
-from timbred.storage.recipe import overlay
+from timbred.storage.recipe import overlay, without_sampling
 from timbred.storage.takes_folder import TakesFolder
 from timbred.task_supervision import Supervisor, keep_until_done
 
@@ -368,7 +368,17 @@ class RequestHandlers:
         """Handle `vary`. The recipe is read here, not in a thread: the client's next request must not overtake it."""
         if self._known(client, request):
             return None
-        return self._submit(client, merge_recipe(self.files.recipe_of(request.take), request), request)
+        recipe = self.files.recipe_of(request.take)
+        model = recipe["model"]
+        card = self.registry[model].card if model in self.registry.entries and request.model in (None, model) else None
+        has_changed = (
+            card is not None and bool(card.version) and card.version != self.files.model_version_of(request.take)
+        )
+        varied = merge_recipe(without_sampling(recipe) if has_changed else recipe, request)
+        submitted = self._submit(client, varied, request)
+        if has_changed:
+            self.scheduler.warn(client, changed_model_warning(request.id, model))
+        return submitted
 
     def _cancel(self, client: ClientId, request: m.Cancel) -> None:
         if request.id == "*":
@@ -576,6 +586,12 @@ def merge_recipe(recipe: dict[str, Any], request: m.Vary) -> m.Generate:
     """Return a stored take's parameters with those of the request replaced."""
     named = {key: getattr(request, key) for key in m.Generate.__struct_fields__ if getattr(request, key) is not None}
     return m.Generate(**overlay(recipe, named))
+
+
+def changed_model_warning(identity: m.Id, model: str) -> m.Warned:
+    """Return the warning that a take was rendered with other weights of a model of the same name."""
+    message = f"{model} has changed since this take was made: its sound is made by the new one, and differs"
+    return m.Warned(id=identity, key="model", message=message)
 
 
 def megabytes(size: int) -> Megabytes:

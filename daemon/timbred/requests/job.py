@@ -113,6 +113,7 @@ class Job:
         retry_parameters: Parameters to render with once the engine has stopped the current rendering.
         timer: Times the current rendering.
         voice: Streaming playback; None without a device or before the first piece.
+        knows: How much of the prompt the model knows, 0 to 1; None where it can't tell.
         embeddings: Embeddings that are still awaited or joined; outlives the terminal event.
     """
 
@@ -148,6 +149,7 @@ class Job:
     retry_parameters: Parameters | None = None
     timer: JobTimer | None = None
     voice: StreamedVoice | None = None
+    knows: float | None = None
     embeddings: PendingEmbeddings | None = None
 
     def move(self, state: State) -> None:

@@ -150,11 +150,22 @@ class NamedFiles:
             BadRequest: No take has this id.
             ForbiddenPath, BadAudio: The path may not be read, or the file has no recipe.
         """
+        return parameters_of(self._stored_recipe(named))
+
+    def model_version_of(self, named: str) -> str:
+        """Return the version of the weights in the recipe of a stored take or of a file; empty for none.
+
+        Raises:
+            BadRequest, ForbiddenPath, BadAudio: as for `recipe_of`.
+        """
+        return str(self._stored_recipe(named).get("model_version", ""))
+
+    def _stored_recipe(self, named: str) -> Mapping[str, Any]:
         stored = self.library.get(named)
         if stored is not None:
-            return parameters_of(stored.recipe)
+            return stored.recipe
         _refuse_unknown_take(named)
-        return parameters_of(read_recipe(self.allowed.resolve(named)))
+        return read_recipe(self.allowed.resolve(named))
 
     def noise_of(self, take: str, card: Card) -> NoiseSource:
         """Return the starting noise of a stored take, which may itself have had that of an earlier one.

@@ -139,12 +139,20 @@ class Postprocessor:
         folder: The takes folder.
         library: The library.
         licence_of: Returns the licence of a model by its name.
+        version_of: Returns the version of its weights; empty for none.
     """
 
-    def __init__(self, folder: TakesFolder, library: Library, licence_of: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        folder: TakesFolder,
+        library: Library,
+        licence_of: Callable[[str], str],
+        version_of: Callable[[str], str] = lambda _: "",
+    ) -> None:
         self.folder = folder
         self.library = library
         self._licence_of = licence_of
+        self._version_of = version_of
 
     def process(self, parameters: Parameters, raw: RawTake, init: Clip | None = None) -> Clip:
         """Return one take as it is delivered.
@@ -244,6 +252,7 @@ class Postprocessor:
             seed=raw.seed,
             model_prompt=parameters.inputs.prompt,
             device=raw.device,
+            model_version=self._version_of(parameters.model),
         )
         samples = raw.samples[: frames_in(parameters.seconds, raw.rate)] if raw.looped else raw.samples
         clip = Clip(

@@ -433,6 +433,13 @@ class JobScheduler:
             job.warnings.append(warning)
             self.outbox.send(job.client, warning)
 
+    def warn(self, client: ClientId, warning: m.Warned) -> None:
+        """Send a warning of a request that was submitted; it is repeated if the request is sent again."""
+        job = self.jobs.get(client, warning.id)
+        if job is not None:
+            job.warnings.append(warning)
+        self.outbox.send(client, warning)
+
     def _step_done(self, message: engine_messages.StepDone, engine: int) -> None:
         job = self.jobs.rendering(message.job, engine)
         if job is None:

@@ -3,6 +3,7 @@
     {"timbred": "0.1.0",                 version that rendered it
      "recipe": 1,                        version of this format
      "model": "pocket", "licence": "Apache-2.0",
+     "model_version": "2-1f0c",         the training of its weights, where several have had this name
      "prompt": "rain on tin", "seed": 7,
      "created": "2026-01-31T12:00:00Z",
      "device": "CPU, 2 threads, float32", what rendered it: its name and precision
@@ -44,6 +45,9 @@ PARAMETERS: tuple[str, ...] = tuple(
 )
 """All keys that `parameters` may contain."""
 
+SAMPLING_KEYS = ("steps", "guidance", "eta", "scheduler")
+"""Keys of `generate` whose defaults belong to a model's weights."""
+
 MUSICAL_KEYS = ("key", "bpm", "signature")
 """Keys of `generate` that `in_words` puts into the prompt."""
 
@@ -66,6 +70,7 @@ class _RecipeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: Annotated[int, Meta(ge=0, le=2_147_483_647)]
     created: Text = ""
     licence: Text = ""
+    model_version: Text = ""
     device: Text = ""
     model_prompt: Annotated[str, Meta(max_length=MAX_MODEL_PROMPT_CHARACTERS)] = ""
     measured: dict[Text, float | Text] = msgspec.field(default_factory=dict[str, float | str])
@@ -81,6 +86,7 @@ def make_recipe(
     seed: int,
     model_prompt: str = "",
     device: str = "",
+    model_version: str = "",
     version: str = timbred.__version__,
     created: float | None = None,
 ) -> Recipe:
@@ -95,6 +101,7 @@ def make_recipe(
         seed: of this take.
         model_prompt: the prompt as the model got it; recorded if it differs.
         device: name and precision of the device that rendered it; recorded if it is known.
+        model_version: name of the training of the model's weights; recorded if there is one.
         version: timbred's.
         created: unix time; None is now.
 
@@ -111,6 +118,7 @@ def make_recipe(
         "recipe": RECIPE_FORMAT,
         "model": model,
         "licence": licence,
+        **({"model_version": model_version} if model_version else {}),
         "prompt": prompt,
         "seed": seed,
         "created": moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -151,6 +159,11 @@ def parameters_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
         # recipes from before `in_words` have a tempo only for their length
         values.setdefault("in_words", False)
     return _parse_parameters(values)
+
+
+def without_sampling(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe's parameters without those that belong to the weights that it was rendered with."""
+    return {name: value for name, value in parameters.items() if name not in SAMPLING_KEYS}
 
 
 def overlay(parameters: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

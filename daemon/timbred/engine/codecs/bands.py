@@ -369,7 +369,7 @@ def mix_frames(first: Frames, second: Frames, share: float) -> Frames:
     """
     energies = [part.energy.clamp_min(float(part.energy.max()) - MIXED_RANGE_DB) for part in (first, second)]
     energy = torch.lerp(energies[0], energies[1], share)
-    levels = [float(_level(part)) for part in (first.energy, second.energy, energy)]
+    levels = [loudest_level(part) for part in (first.energy, second.energy, energy)]
     wanted = (1 - share) * levels[0] + share * levels[1]
     powers = [(1 - share) * 10 ** (first.energy / 10), share * 10 ** (second.energy / 10)]
     weight = powers[1] / (powers[0] + powers[1] + 1e-20)
@@ -384,9 +384,15 @@ def mix_frames(first: Frames, second: Frames, share: float) -> Frames:
     )
 
 
-def _level(energy: Tensor) -> Tensor:
-    """Return the level of the loudest frame in decibels."""
-    return 10 * torch.log10((10 ** (energy / 10)).sum(-1).max())
+def loudest_level(energy: Tensor) -> float:
+    """Return the level of the loudest frame of (frames, BANDS) in decibels."""
+    return float(10 * torch.log10((10 ** (energy / 10)).sum(-1).max()))
+
+
+def join_frames(first: Frames, second: Frames, count: int) -> Frames:
+    """Return the first `count` frames of a sound, and another sound after them."""
+    pairs = zip(vars(first).values(), vars(second).values(), strict=True)
+    return Frames(*(torch.cat((before[:count], after)) for before, after in pairs))
 
 
 def replace_frames(frames: Frames, other: Frames, mask: Tensor) -> Frames:

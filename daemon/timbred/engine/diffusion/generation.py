@@ -130,6 +130,7 @@ class Generation:
         wave_windows: Windows in which a waveform is continued beyond the longest sound; None without.
         rotated_rows: Rows of latents of a loop that is rendered by rotation; 0 for other sounds.
         blend: Other conditioning whose output is mixed into the guided one; None for none.
+        knows: How much of the prompt the model knows, 0 to 1; None where it can't tell.
     """
 
     order: RenderOrder
@@ -150,6 +151,7 @@ class Generation:
     wave_windows: WaveWindows | None = None
     rotated_rows: int = 0
     blend: Blend | None = None
+    knows: float | None = None
 
     def __post_init__(self) -> None:
         self.circular = self.circular or (False,) * len(self.order.seeds)

@@ -6,21 +6,28 @@ the CPU, so that a loop has exactly its number of samples: its frames are spread
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from msgspec.structs import replace
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from timbred.engine.batching import BatchSplitter
-from timbred.engine.codecs.bands import CENTRES, Frames, analyse, mix_frames, replace_frames, synthesise
+from timbred.engine.codecs.bands import (
+    CENTRES,
+    Frames,
+    analyse,
+    join_frames,
+    loudest_level,
+    mix_frames,
+    replace_frames,
+    synthesise,
+)
 from timbred.engine.codecs.chunked import PieceStream
 from timbred.engine.compile.compiled_calls import CompiledCalls, CompileQueue, Inputs
 from timbred.engine.device import ensure_finite
@@ -39,7 +46,13 @@ from timbred.engine.diffusion.sampler import (
     make_generators,
 )
 from timbred.engine.families.base import FamilySpec
-from timbred.engine.families.pocket_networks import BandCodec, Generator, TextSide, flow_times
+from timbred.engine.families.pocket_networks import (
+    BandCodec,
+    Generator,
+    PocketPipeline,
+    flow_times,
+    load_pipeline,
+)
 from timbred.engine.families.pocket_prompts import (
     MAX_WORDS,
     Planner,
@@ -49,12 +62,10 @@ from timbred.engine.families.pocket_prompts import (
     named_note,
     read_words,
 )
-from timbred.engine.families.pocket_sketch import Bank, Sketcher, StoredBank
+from timbred.engine.families.pocket_sketch import Bank, Sketcher
 from timbred.engine.memory.device_memory import ModelStages
-from timbred.errors import ModelError, first_line
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder
 from timbred.models import families
-from timbred.models.checkpoint import read_tensor_header
 from timbred.models.long_texts import Window, Windows
 from timbred.models.pocket import (
     BANDS,
@@ -62,10 +73,7 @@ from timbred.models.pocket import (
     GROUPS,
     SAMPLE_RATE,
     TOKEN_FRAMES,
-    WEIGHTS_NAME,
-    PocketCard,
     PocketSound,
-    read_card,
 )
 from timbred.process_memory import RecentDict
 
@@ -83,102 +91,8 @@ SAMPLES_A_VECTOR = FRAME_SAMPLES * TOKEN_FRAMES
 MAX_READINGS = 512
 """Prompts whose readings are kept."""
 
-FADED_POWER = 1e-4
-"""Power, as a share of its maximum, below which a continued sound has faded away and is begun again."""
-
-
-@dataclass(eq=False)
-class PocketPipeline:
-    """All parts of a model in memory.
-
-    Attributes:
-        card: content of `pocket.json`.
-        text_encoder, generator, vae: the networks, in float32.
-        scale, middle: (latent,), of the codec's latents, which are `values * scale + middle`.
-        bank: the stored sounds.
-        entry_vectors: unit vectors (sounds, vector) of the captions of the bank's sounds.
-    """
-
-    card: PocketCard
-    text_encoder: TextSide
-    generator: Generator
-    vae: BandCodec
-    scale: Tensor
-    middle: Tensor
-    bank: StoredBank
-    entry_vectors: NDArray[np.float32]
-
-    @property
-    def components(self) -> dict[str, torch.nn.Module]:
-        """The components with weights by name."""
-        return {"text_encoder": self.text_encoder, "generator": self.generator, "vae": self.vae}
-
-
-def load_pipeline(folder: Path, name: str, progress: Callable[[float], None]) -> PocketPipeline:
-    """Load a model's folder; its tensors are compared with the networks before any of them is read.
-
-    Raises:
-        ModelError: A file is damaged, a tensor is missing or has another shape, or a value isn't finite.
-    """
-    remedy = "install the model again"
-    card = read_card(folder, name, remedy)
-    path = folder / WEIGHTS_NAME
-    progress(0.1)
-    sizes = card.sizes
-    with torch.device("meta"):
-        networks: dict[str, torch.nn.Module] = {
-            "text": TextSide(card.vocabulary, sizes.text),
-            "generator": Generator(sizes.generator),
-            "codec": BandCodec(sizes.codec),
-        }
-    vectors = sum(entry.tokens for entry in card.entries)
-    latent, count = sizes.codec.latent, len(card.entries)
-    expected: dict[str, tuple[int, ...]] = {
-        "scale": (latent,),
-        "middle": (latent,),
-        "bank": (vectors, latent),
-        "bank scale": (latent,),
-        "bank middle": (latent,),
-        "bank vectors": (count, sizes.text.vector),
-    }
-    for part, network in networks.items():
-        expected |= {f"{part}.{key}": tuple(value.shape) for key, value in network.state_dict().items()}
-    header, _ = read_tensor_header(path)
-    for key, shape in expected.items():
-        entry = header.get(key)
-        found = entry.get("shape") if isinstance(entry, dict) else None
-        if found != list(shape):
-            described = "is missing" if found is None else f"has the shape {found}"
-            raise ModelError(f"{name}: {key} {described} in {path}, and {list(shape)} is needed; {remedy}")
-    tensors = _read_tensors(path, name, expected, remedy)
-    progress(0.7)
-    for part, network in networks.items():
-        prefix = f"{part}."
-        weights = {key.removeprefix(prefix): tensors[key] for key in expected if key.startswith(prefix)}
-        network.load_state_dict(weights, assign=True)
-        network.eval().requires_grad_(False)
-    bank = StoredBank(tensors["bank"], tensors["bank scale"], tensors["bank middle"], card.entries, card.encoder)
-    progress(1.0)
-    text, generator, codec = networks.values()
-    assert isinstance(text, TextSide) and isinstance(generator, Generator) and isinstance(codec, BandCodec)
-    entry_vectors = tensors["bank vectors"].numpy()
-    return PocketPipeline(card, text, generator, codec, tensors["scale"], tensors["middle"], bank, entry_vectors)
-
-
-def _read_tensors(path: Path, name: str, expected: Iterable[str], remedy: str) -> dict[str, Tensor]:
-    """Return tensors in float32, the bank's codes as bytes."""
-    tensors: dict[str, Tensor] = {}
-    try:
-        with safe_open(path, "pt") as stored:
-            for key in expected:
-                value = stored.get_tensor(key)
-                tensors[key] = value.to(torch.int8) if key == "bank" else value.to(torch.float32, copy=True)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{name}: {path} is damaged ({first_line(error)}); {remedy}") from error
-    for key, value in tensors.items():
-        if not torch.isfinite(value).all():
-            raise ModelError(f"{name}: {key} in {path} has NaN or infinity; {remedy}")
-    return tensors
+LEVEL_FRAMES = 172
+"""Frames at the end of init audio whose loudest has the level of what continues it: one second."""
 
 
 @dataclass(frozen=True)
@@ -428,7 +342,7 @@ class PocketRendering(Rendering[PocketCodec]):
         order, init_gain = _match_level(order)
         vectors = self.codec.latent_layout.shape(order.seconds, order.loop)[1]
         init_frames = None if order.init_audio is None else self._analyse(order, vectors)
-        sketches = [self._sketch(order, seed, vectors * TOKEN_FRAMES) for seed in _plan_seeds(order)]
+        sketches = [self._sketch(order, seed, vectors * TOKEN_FRAMES, init_frames) for seed in _plan_seeds(order)]
         mask = _kept_bands(order, vectors * TOKEN_FRAMES)
         preserved = None if mask is None else self._preserved(mask)
         if init_frames is not None and order.init_audio is not None and preserved is None:
@@ -457,20 +371,36 @@ class PocketRendering(Rendering[PocketCodec]):
             guider=self.conditioner.make_guider(order),
             noise_seeds=_plan_seeds(order),
             kept=kept,
+            knows=self._knows(order),
         )
 
-    def _sketch(self, order: RenderOrder, seed: int, frames: int) -> Frames:
-        """Return the sketch of an order's prompts for one take."""
+    def _sketch(self, order: RenderOrder, seed: int, frames: int, init_frames: Frames | None) -> Frames:
+        """Return the sketch of an order's prompts for one take; for extended audio, it begins with that audio."""
         sounds = self._plans(order, seed)
-        sketches = [self._sketcher.sketch(sound, frames, order.loop) for sound in sounds]
-        return sketches[0] if len(sketches) == 1 else mix_frames(sketches[0], sketches[1], order.inputs.mix)
+        known = _known_frames(order)
+        if init_frames is None or not known:
+            sketches = [self._sketcher.sketch(sound, frames, order.loop) for sound in sounds]
+        else:
+            level = loudest_level(init_frames.energy[max(0, known - LEVEL_FRAMES) : known])
+            sketches = [self._sketcher.continuation(sound, known, frames - known, level) for sound in sounds]
+        sketch = sketches[0] if len(sketches) == 1 else mix_frames(sketches[0], sketches[1], order.inputs.mix)
+        return sketch if init_frames is None or not known else join_frames(init_frames, sketch, known)
 
-    def _plans(self, order: RenderOrder, seed: int) -> list[PocketSound]:
-        """Return the plan of each prompt that is heard; where one names no note, it takes that of the other."""
-        inputs = order.inputs
+    def _readings(self, inputs: PromptInputs) -> list[PromptReading]:
+        """Return how each prompt that is heard is understood."""
         readings = [self.conditioner.read(inputs.prompt, inputs.weights)[1]] if inputs.mix < 1.0 else []
         if inputs.prompt2 and inputs.mix > 0.0:
             readings.append(self.conditioner.read(inputs.prompt2)[1])
+        return readings
+
+    def _knows(self, order: RenderOrder) -> float:
+        """Return how much of the prompts the model knows, 0 to 1, by their shares."""
+        shares = [self._planner.knows(reading) for reading in self._readings(order.inputs)]
+        return shares[0] if len(shares) == 1 else (1 - order.inputs.mix) * shares[0] + order.inputs.mix * shares[1]
+
+    def _plans(self, order: RenderOrder, seed: int) -> list[PocketSound]:
+        """Return the plan of each prompt that is heard; where one names no note, it takes that of the other."""
+        inputs, readings = order.inputs, self._readings(order.inputs)
         note = next((note for reading in readings if (note := named_note(reading.words)) is not None), None)
         request = PlanRequest(order.seconds, seed, inputs.bpm or None, order.loop, note)
         return [self._planner.plan(reading, request) for reading in readings]
@@ -560,8 +490,19 @@ def _stereo(samples: Tensor) -> Tensor:
     return samples.expand(2, -1) if len(samples) == 1 else samples[:2]
 
 
+def _known_frames(order: RenderOrder) -> int:
+    """Return the frames of bands of audio that is extended, in whole vectors; 0 for an order that extends none."""
+    if order.init_audio is None or not order.window:
+        return 0
+    samples = len(order.init_audio.samples) // (4 * order.init_audio.channels)
+    return max(1, samples // SAMPLES_A_VECTOR) * TOKEN_FRAMES
+
+
 def _kept_bands(order: RenderOrder, frames: int) -> Tensor | None:
     """Return a mask of the bands, (frames, BANDS): 1 where init audio is kept; None if none of it is."""
+    known = _known_frames(order)
+    if known:
+        return (torch.arange(frames) < known).float()[:, None].expand(-1, BANDS)
     if order.init_audio is None or not order.init_audio.repaint:
         return None
     kept = torch.ones(frames, BANDS)

@@ -1,4 +1,4 @@
-"""The networks of the family pocket: the text encoder, the codec of bands, and the generator.
+"""The networks of the family pocket: the text encoder, the codec of bands, and the generator, and their loading.
 
 The text encoder reads hashed pieces of words, and exact notes, chord roots and numbers, into one vector, from which
 musical attributes can be predicted linearly. The codec encodes bands to 21.5 latent vectors a second: cells of 4 frames
@@ -10,24 +10,33 @@ difference from the sketch, so that an untrained network returns the sketch.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from timbred.engine.codecs.bands import CENTRES, EDGES, HALF_WIDTHS
 from timbred.engine.families.pocket_prompts import BUCKETS, FEATURES, MAX_WORDS, EncodedWords, encode_words
+from timbred.engine.families.pocket_sketch import StoredBank
+from timbred.errors import ModelError, first_line
 from timbred.models.pocket import (
     BANDS,
     BANDS_A_GROUP,
     FORMS,
     GROUPS,
     TONE_FORMS,
+    WEIGHTS_NAME,
     CodecSizes,
     GeneratorSizes,
+    PocketCard,
     TextSizes,
     Vocabulary,
+    read_card,
 )
 
 FORMS_WITH_CLASS = {
@@ -345,3 +354,101 @@ def flow_times(steps: int, level: float = 1.0) -> list[float]:
     start = level / (NEAR_NOISE - (NEAR_NOISE - 1) * level)
     even = [start * (1 - index / steps) for index in range(steps + 1)]
     return [NEAR_NOISE * time / (1 + (NEAR_NOISE - 1) * time) for time in even]
+
+
+@dataclass(eq=False)
+class PocketPipeline:
+    """All parts of a model in memory.
+
+    Attributes:
+        card: content of `pocket.json`.
+        text_encoder, generator, vae: the networks, in float32.
+        scale, middle: (latent,), of the codec's latents, which are `values * scale + middle`.
+        bank: the stored sounds.
+        entry_vectors: unit vectors (sounds, vector) of the captions of the bank's sounds.
+    """
+
+    card: PocketCard
+    text_encoder: TextSide
+    generator: Generator
+    vae: BandCodec
+    scale: Tensor
+    middle: Tensor
+    bank: StoredBank
+    entry_vectors: NDArray[np.float32]
+
+    @property
+    def components(self) -> dict[str, torch.nn.Module]:
+        """The components with weights by name."""
+        return {"text_encoder": self.text_encoder, "generator": self.generator, "vae": self.vae}
+
+
+def load_pipeline(folder: Path, name: str, progress: Callable[[float], None]) -> PocketPipeline:
+    """Load a model's folder; its tensors are compared with the networks before any of them is read.
+
+    Raises:
+        ModelError: A file is damaged, a tensor is missing or has another shape, or a value isn't finite.
+    """
+    from timbred.models.checkpoint import read_tensor_header  # a machine that only trains lacks what it imports
+
+    remedy = "install the model again"
+    card = read_card(folder, name, remedy)
+    path = folder / WEIGHTS_NAME
+    progress(0.1)
+    sizes = card.sizes
+    with torch.device("meta"):
+        networks: dict[str, torch.nn.Module] = {
+            "text": TextSide(card.vocabulary, sizes.text),
+            "generator": Generator(sizes.generator),
+            "codec": BandCodec(sizes.codec),
+        }
+    vectors = sum(entry.tokens for entry in card.entries)
+    latent, count = sizes.codec.latent, len(card.entries)
+    expected: dict[str, tuple[int, ...]] = {
+        "scale": (latent,),
+        "middle": (latent,),
+        "bank": (vectors, latent),
+        "bank scale": (latent,),
+        "bank middle": (latent,),
+        "bank vectors": (count, sizes.text.vector),
+    }
+    for part, network in networks.items():
+        expected |= {f"{part}.{key}": tuple(value.shape) for key, value in network.state_dict().items()}
+    header, _ = read_tensor_header(path)
+    for key, shape in expected.items():
+        entry = header.get(key)
+        found = entry.get("shape") if isinstance(entry, dict) else None
+        if found != list(shape):
+            described = "is missing" if found is None else f"has the shape {found}"
+            raise ModelError(f"{name}: {key} {described} in {path}, and {list(shape)} is needed; {remedy}")
+    tensors = _read_tensors(path, name, expected, remedy)
+    progress(0.7)
+    for part, network in networks.items():
+        prefix = f"{part}."
+        weights = {key.removeprefix(prefix): tensors[key] for key in expected if key.startswith(prefix)}
+        network.load_state_dict(weights, assign=True)
+        network.eval().requires_grad_(False)
+    bank = StoredBank(tensors["bank"], tensors["bank scale"], tensors["bank middle"], card.entries, card.encoder)
+    progress(1.0)
+    text, generator, codec = networks.values()
+    assert isinstance(text, TextSide) and isinstance(generator, Generator) and isinstance(codec, BandCodec)
+    entry_vectors = tensors["bank vectors"].numpy()
+    return PocketPipeline(card, text, generator, codec, tensors["scale"], tensors["middle"], bank, entry_vectors)
+
+
+def _read_tensors(path: Path, name: str, expected: Iterable[str], remedy: str) -> dict[str, Tensor]:
+    """Return tensors in float32, the bank's codes as bytes."""
+    from safetensors import SafetensorError, safe_open  # see `load_pipeline`
+
+    tensors: dict[str, Tensor] = {}
+    try:
+        with safe_open(path, "pt") as stored:
+            for key in expected:
+                value = stored.get_tensor(key)
+                tensors[key] = value.to(torch.int8) if key == "bank" else value.to(torch.float32, copy=True)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{name}: {path} is damaged ({first_line(error)}); {remedy}") from error
+    for key, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise ModelError(f"{name}: {key} in {path} has NaN or infinity; {remedy}")
+    return tensors

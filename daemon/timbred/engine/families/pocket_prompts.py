@@ -212,6 +212,9 @@ ALIKE_ENTRIES = 3
 RELEASED_SHARE = 0.92
 """Part of a sound after which its note is released; a loop's is held to its end."""
 
+LIKELY_KINDS = 3
+"""Kinds whose probabilities count for how much of a prompt the model knows."""
+
 NAMED_ODDS = 6.0
 """Logarithm of the factor of a kind's odds for each word of its name in the prompt."""
 
@@ -352,6 +355,7 @@ class Planner:
         self._entries = entries
         self._entry_vectors = entry_vectors
         self._named = NamedKinds(vocabulary)
+        self._known_words, self._neutral_words = frozenset(vocabulary.words), frozenset(vocabulary.neutral)
         self._instruments = {row.kind: row for row in vocabulary.instruments}
         self._keys: dict[str, list[int]] = {}
         for key, names in vocabulary.drums.items():
@@ -392,10 +396,26 @@ class Planner:
         return self._recipe(kind, reading, request, random)
 
     def kind_of(self, reading: PromptReading) -> str:
-        """Return the most probable kind; the odds of those that the prompt names are higher."""
+        """Return the most probable kind."""
+        return self.vocabulary.choices["kind"][int(self._kind_odds(reading).argmax())]
+
+    def knows(self, reading: PromptReading) -> float:
+        """Return how much of a prompt the model knows, 0 to 1.
+
+        It is the probability of the likeliest kinds, several of which may share a name, times the share of the words
+        that captions of the training have; words that say nothing about the sound don't count.
+        """
+        told = [word for word in reading.words if word.text not in self._neutral_words]
+        known = [word for word in told if word.text in self._known_words or word.pitch_class is not None or word.number]
+        odds = self._kind_odds(reading)
+        chances = np.exp(odds - odds.max())
+        likeliest = float(np.sort(chances)[-LIKELY_KINDS:].sum() / chances.sum())
+        return likeliest * len(known) / len(told) if told else 0.0
+
+    def _kind_odds(self, reading: PromptReading) -> NDArray[np.float64]:
+        """Return the logarithm of each kind's probability; the odds of those that the prompt names are higher."""
         named, kinds = self._named.find(reading.words), self.vocabulary.choices["kind"]
-        odds = np.log(reading.chances["kind"] + 1e-6) + NAMED_ODDS * np.array([named.get(kind, 0) for kind in kinds])
-        return kinds[int(odds.argmax())]
+        return np.log(reading.chances["kind"] + 1e-6) + NAMED_ODDS * np.array([named.get(kind, 0) for kind in kinds])
 
     def _chosen(self, name: str, reading: PromptReading) -> str:
         """Return the most probable class."""

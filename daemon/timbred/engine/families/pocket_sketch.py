@@ -37,6 +37,9 @@ SUSTAIN_FIRST, SUSTAIN_LAST = 0.45, 0.92
 """Part of a sustained sound that is repeated, alternately forwards and backwards, to lengthen it."""
 RELEASE_DB_A_SECOND = 220.0
 DAMPING_DB_A_SECOND = 110.0
+FADED_POWER = 1e-4
+"""Power, as a share of its maximum, below which a continued sound has faded away."""
+
 STEADY_DB = 30.0
 """A texture that ends within so many decibels of its maximum is lengthened."""
 LOUDEST_DB = -3.0
@@ -159,10 +162,15 @@ class Mixture:
                 return
             first, start = first + count, 0
 
-    def frames(self) -> Frames:
-        """Return bands with the level `LOUDEST_DB`."""
+    def after(self, first: int) -> "Mixture":
+        """Return the frames from one on."""
+        power, hertz, tonality, left, right, width = (part[first:] for part in self.parts())
+        return Mixture(power, hertz, tonality, left, right, width)
+
+    def frames(self, loudest_db: float = LOUDEST_DB) -> Frames:
+        """Return bands, the loudest frame of which has a level in decibels."""
         total = self.power.sum(1).max()
-        scale = 10 ** (LOUDEST_DB / 10) / (total + 1e-30)
+        scale = 10 ** (loudest_db / 10) / (total + 1e-30)
         power = self.power * scale
         known = self.power > 0
         hertz = torch.where(known, self.hertz / (self.power + 1e-30), CENTRES)
@@ -210,14 +218,28 @@ class Sketcher:
         wrap = loop or sound.form == "loop"
         rate = frames / sound.seconds if loop else FRAMES_A_SECOND
         count = min(frames, max(1, round(sound.seconds * rate))) if wrap else frames
-        mixture = Mixture.silent(count)
-        for start, gate, key, velocity in sound.events or ((0.0, sound.seconds, 0, VELOCITY),):
-            first = round(start * rate)
-            if first < count:
-                length = count if wrap else count - first
-                mixture.add(self._event(sound, key, velocity, min(length, round(gate * rate)), length), first, wrap)
-        composed = mixture.frames()
+        composed = self._compose(sound, count, rate, wrap).frames()
         return Frames(*(part[torch.arange(frames) % count] for part in vars(composed).values()))
+
+    def continuation(self, sound: PocketSound, first: int, frames: int, loudest_db: float) -> Frames:
+        """Compose some frames of a described sound from a frame on; a sound that has faded away there begins again."""
+        later = self._compose(sound, frames, FRAMES_A_SECOND, False, first)
+        start = self._compose(sound, frames, FRAMES_A_SECOND, False)
+        is_over = float(later.power.sum(1).max()) < FADED_POWER * float(start.power.sum(1).max())
+        return (start if is_over else later).frames(loudest_db)
+
+    def _compose(self, sound: PocketSound, frames: int, rate: float, wrap: bool, offset: int = 0) -> Mixture:
+        """Return the sums over a sound's events, from a frame on."""
+        mixture = Mixture.silent(frames)
+        for start, gate, key, velocity in sound.events or ((0.0, sound.seconds, 0, VELOCITY),):
+            first = round(start * rate) - offset
+            if first < frames:
+                length = frames if wrap else frames - first
+                event = self._event(sound, key, velocity, min(length, round(gate * rate)), length)
+                skipped = max(0, -first)
+                if skipped < len(event.power):
+                    mixture.add(event.after(skipped), max(0, first), wrap)
+        return mixture
 
     def _choose(self, sound: PocketSound, key: int) -> tuple[int, float]:
         """Return the entry of an event, and by how many semitones it is transposed."""
