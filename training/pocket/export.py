@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from timbred.engine.families.pocket import load_pipeline
 from timbred.engine.families.pocket_prompts import read_words
-from timbred.models.pocket import CARD_NAME, MAX_SECONDS, SAMPLE_RATE, WEIGHTS_NAME, Vocabulary
+from timbred.models.pocket import CARD_NAME, MAX_SECONDS, SAMPLE_RATE, WEIGHTS_NAME, EarSizes, Vocabulary
 from training.pocket.bank import entry_vectors
 from training.pocket.pipeline import Pocket, assemble, load_pocket
 from training.pocket.running import fingerprint
@@ -59,7 +59,8 @@ def known_vocabulary(captions: int = CAPTIONS) -> Vocabulary:
 
 def _parts(pocket: Pocket) -> dict[str, nn.Module]:
     assert pocket.generator is not None
-    return {"text": pocket.text, "generator": pocket.generator, "codec": pocket.codec}
+    parts: dict[str, nn.Module] = {"text": pocket.text, "generator": pocket.generator, "codec": pocket.codec}
+    return parts if pocket.ear is None else {**parts, "ear": pocket.ear}
 
 
 def export(pocket: Pocket, folder: Path, captions: int = CAPTIONS) -> int:
@@ -84,6 +85,7 @@ def export(pocket: Pocket, folder: Path, captions: int = CAPTIONS) -> int:
             "text": dataclasses.asdict(pocket.text.sizes),
             "generator": dataclasses.asdict(pocket.generator.sizes),
             "codec": dataclasses.asdict(pocket.codec.sizes),
+            "ear": None if pocket.ear is None else dataclasses.asdict(EarSizes()),
         },
         "vocabulary": dataclasses.asdict(known_vocabulary(captions)),
         "encoder": bank.encoder,
@@ -98,7 +100,7 @@ def load_exported(folder: Path) -> Pocket:
     """Load an exported model in full precision."""
     loaded = load_pipeline(folder, "pocket", lambda _: None)
     pocket = assemble(loaded.text_encoder, loaded.generator, loaded.vae, loaded.bank, loaded.scale, loaded.middle)
-    pocket.steps, pocket.guidance = loaded.card.steps, loaded.card.guidance
+    pocket.steps, pocket.guidance, pocket.ear = loaded.card.steps, loaded.card.guidance, loaded.ear
     return pocket
 
 

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from timbred.engine.codecs.bands import Frames, synthesise
-from timbred.engine.families.pocket_networks import BandCodec, Generator, TextSide
+from timbred.engine.families.pocket_networks import BandCodec, Ear, Generator, TextSide
 from timbred.engine.families.pocket_prompts import Planner, PlanRequest, PromptReading, read_words
 from timbred.engine.families.pocket_sketch import Bank, Sketcher, StoredBank
 from timbred.models.pocket import SAMPLE_RATE, TOKEN_FRAMES, PocketSound
 from training.pocket.bank import entry_vectors, load_bank
 from training.pocket.codec import load_codec
+from training.pocket.ear_training import load_ear
 from training.pocket.features import tokens_of
 from training.pocket.generator import new_generator, sample
 from training.pocket.generator_training import check_origin, load_text_side, origin_of
@@ -31,6 +32,7 @@ class Pocket:
         generator: None for a model that renders its sketches.
         scale, middle: (latent,), of the codec's latents, which are `values * scale + middle`.
         steps, guidance: parameters of the sampling.
+        ear: None for a model whose sounds can't be compared.
     """
 
     text: TextSide
@@ -42,6 +44,7 @@ class Pocket:
     middle: Tensor
     steps: int = STEPS
     guidance: float = GUIDANCE
+    ear: Ear | None = None
 
     @torch.no_grad()
     def plans(self, prompts: Sequence[str], seconds: float, seed: int) -> list[PocketSound]:
@@ -106,7 +109,9 @@ def load_pocket(sketches_only: bool = False) -> Pocket:
     if latents.encoder != fingerprint(codec.encoder.state_dict()):
         raise ValueError("the latents are of another encoder: run python -m training.pocket.latents again")
     check_origin("generator", state, origin_of(latents, side))
-    return assemble(side, generator.eval(), codec, stored, latents.scale, latents.middle)
+    pocket = assemble(side, generator.eval(), codec, stored, latents.scale, latents.middle)
+    pocket.ear = load_ear(codec.sizes.latent)
+    return pocket
 
 
 def assemble(

@@ -38,10 +38,11 @@ STAGES = {
     "text": Stage("text_training", 30.0),
     "bank": Stage("bank", None, (BANK.name,)),
     "latents": Stage("latents", None, (latents_path("training").name, latents_path("held-out").name)),
+    "ear": Stage("ear_training", 4.0),
     "generator": Stage("generator_training", 600.0),
     "classifier": Stage("classifier", None, (checkpoint_path("classifier").name,)),
 }
-DOWNSTREAM = {"codec": ("bank", "latents", "generator"), "text": ("generator",)}
+DOWNSTREAM = {"codec": ("bank", "latents", "ear", "generator"), "text": ("generator",)}
 """Later stages whose results become stale when a stage is trained again."""
 
 

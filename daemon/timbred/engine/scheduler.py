@@ -67,7 +67,6 @@ DEADLINE_MARGIN = 1.25
 MAX_BATCH_ROWS = {"cpu": 16, "mps": 16, "cuda": 64}
 """Rows of the largest batch, by kind of device; a guided take is two rows."""
 
-
 MAX_WHOLE_RENDER_S = 0.25
 """Longest denoising in seconds that may run at once: it delays a cancel and the next request by this time."""
 

@@ -113,7 +113,11 @@ def _inspect_pocket(folder: Path, name: str, remedy: str) -> Checkpoint:
     return Checkpoint(
         folder=folder,
         family=POCKET,
-        classes={part: component.classes[0] for part, component in POCKET.components.items()},
+        classes={
+            part: component.classes[0]
+            for part, component in POCKET.components.items()
+            if not component.is_optional or card.sizes.ear is not None
+        },
         pickled=(),
         sound=pocket_sound(vars(card)),
         weight_bytes=size,

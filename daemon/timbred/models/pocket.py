@@ -314,12 +314,20 @@ class CodecSizes:
 
 
 @dataclass(frozen=True)
+class EarSizes:
+    """Width of the ear."""
+
+    width: int = 256
+
+
+@dataclass(frozen=True)
 class NetworkSizes:
-    """Sizes of all networks of a model."""
+    """Sizes of all networks of a model; without an ear, takes can't be compared."""
 
     text: TextSizes
     generator: GeneratorSizes
     codec: CodecSizes
+    ear: EarSizes | None = None
 
 
 @dataclass(frozen=True)
@@ -407,7 +415,7 @@ def decode_card(content: bytes, name: str, path: Path, remedy: str) -> PocketCar
     try:
         card = msgspec.json.decode(content, type=PocketCard)
         _check_card(card)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, IndexError, RecursionError) as error:
         raise ModelError(f"{name}: {path} is damaged ({error}); {remedy}") from error
     return card
 
@@ -434,7 +442,7 @@ def _check_card(card: PocketCard) -> None:
     _check("max_seconds", card.max_seconds, 0.3, 60.0)
     _check("steps", card.steps, 1, 100)
     _check("guidance", card.guidance, 1.0, 30.0)
-    for part in (card.sizes.text, card.sizes.generator, card.sizes.codec):
+    for part in (card.sizes.text, card.sizes.generator, card.sizes.codec, card.sizes.ear or EarSizes()):
         for name, value in vars(part).items():
             limit = (
                 MAX_LAYERS if name in ("layers", "blocks", "encoder_blocks", "decoder_blocks", "heads") else MAX_WIDTH

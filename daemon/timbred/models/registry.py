@@ -264,4 +264,5 @@ def _card_of_pocket(name: str, content: PocketCard) -> Card:
             NOTE_WORDS,
         ),
         version=content.version,
+        ranks=content.sizes.ear is not None,
     )

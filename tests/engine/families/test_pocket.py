@@ -133,6 +133,16 @@ def test_pocket_streams_one_piece(model: LatentDiffusion) -> None:
     assert piece.samples.shape == (1, SAMPLE_RATE // 2, 2)
 
 
+def test_pocket_ear_compares_sounds_with_prompts(model: LatentDiffusion) -> None:
+    sounds = model.render(order("rain", seeds=(1, 2)), lambda _: None, lambda: False)
+    embeddings = model.clap.embed_takes(sounds)
+    assert np.allclose(np.linalg.norm(embeddings.vectors, axis=1), 1.0, atol=1e-5)
+    scores = model.clap.score_takes("rain", embeddings)
+    assert len(scores) == 2
+    assert all(0.0 <= score <= 1.0 for score in scores)
+    assert np.allclose(model.clap.embed_sound(sounds.waveforms[0] * 0.1, SAMPLE_RATE), embeddings.vectors[0], atol=0.01)
+
+
 @pytest.mark.parametrize("damage", ["missing", "shape", "nan", "short"])
 def test_load_pipeline_refuses_damaged_tensors(folder: Path, tmp_path: Path, damage: str) -> None:
     from safetensors.torch import load_file, save_file

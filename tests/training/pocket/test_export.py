@@ -6,6 +6,7 @@ import torch
 from tests.training.pocket.banks import small_codec, stored_bank
 from timbred.engine.families.pocket_networks import Generator
 from timbred.models.pocket import SAMPLE_RATE, GeneratorSizes, TextSizes
+from training.pocket.ear_training import new_ear
 from training.pocket.export import export, known_words, load_exported
 from training.pocket.pipeline import Pocket, assemble
 from training.pocket.text import new_text_side
@@ -15,7 +16,7 @@ from training.pocket.vocabulary import VOCABULARY
 def small() -> Pocket:
     torch.manual_seed(0)
     vector = VOCABULARY.condition_size(24)
-    return assemble(
+    pocket = assemble(
         new_text_side(TextSizes(pieces=16, width=32, layers=1, heads=2, queries=2, vector=24)).eval(),
         Generator(GeneratorSizes(latent=40, vector=vector, width=32, blocks=1, heads=2)).eval(),
         small_codec(),
@@ -23,6 +24,8 @@ def small() -> Pocket:
         torch.full((40,), 1.5),
         torch.full((40,), 0.25),
     )
+    pocket.ear = new_ear(40).eval()
+    return pocket
 
 
 def test_export_makes_nearly_the_same_sounds(tmp_path: Path) -> None:

@@ -6,12 +6,13 @@ the CPU, so that a loop has exactly its number of samples: its frames are spread
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import soxr
 import torch
 from msgspec.structs import replace
 from numpy.typing import NDArray
@@ -34,7 +35,13 @@ from timbred.engine.device import ensure_finite
 from timbred.engine.diffusion.conditioner import Conditioner
 from timbred.engine.diffusion.conditioning import Tensors, remove_word, repeat_conditioning, scale_contribution
 from timbred.engine.diffusion.denoiser import DenoiserSignature
-from timbred.engine.diffusion.generation import Generation, RenderedSounds, draw_order_noise, make_sampler_state
+from timbred.engine.diffusion.generation import (
+    Embeddings,
+    Generation,
+    RenderedSounds,
+    draw_order_noise,
+    make_sampler_state,
+)
 from timbred.engine.diffusion.init_audio import init_channels
 from timbred.engine.diffusion.rendering import Rendering
 from timbred.engine.diffusion.sampler import (
@@ -47,11 +54,14 @@ from timbred.engine.diffusion.sampler import (
 )
 from timbred.engine.families.base import FamilySpec
 from timbred.engine.families.pocket_networks import (
+    EAR_CLASSES,
     BandCodec,
+    Ear,
     Generator,
     PocketPipeline,
     flow_times,
     load_pipeline,
+    summarise_latents,
 )
 from timbred.engine.families.pocket_prompts import (
     MAX_WORDS,
@@ -71,6 +81,7 @@ from timbred.models.pocket import (
     BANDS,
     FRAME_SAMPLES,
     GROUPS,
+    MAX_SECONDS,
     SAMPLE_RATE,
     TOKEN_FRAMES,
     PocketSound,
@@ -302,6 +313,59 @@ class PocketConditioner(Conditioner):
         return self.stages.run_stage("text", lambda: self._encoder.condition(vector))
 
 
+class PocketEar:
+    """Compares sounds with prompts by the probabilities of their classes, as a CLAP does by its vectors.
+
+    A vector has the roots of the probabilities, so that a product of two is the Bhattacharyya coefficient of both.
+    """
+
+    is_general = False
+
+    def __init__(self, conditioner: PocketConditioner, codec: PocketCodec, planner: Planner, ear: Ear) -> None:
+        self._conditioner = conditioner
+        self._codec = codec
+        self._planner = planner
+        self._ear = ear
+        self.modules: list[torch.nn.Module] = [ear]
+
+    @cached_property
+    def encoder_id(self) -> str:
+        """Name of the weights, equal for all copies."""
+        pipeline: PocketPipeline = self._conditioner.pipeline
+        return f"pocket-{pipeline.card.version}-{pipeline.card.encoder:08x}"
+
+    @torch.inference_mode()
+    def embed_sound(self, waveform: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
+        """Return the unit vector of a sound, (frames, channels), at `rate` Hz; of its beginning, if it is long."""
+        samples = waveform[: round(MAX_SECONDS * rate)]
+        if rate != SAMPLE_RATE:
+            samples = soxr.resample(samples, rate, SAMPLE_RATE)
+        peak = float(np.abs(samples).max(initial=0.0))
+        level = TRAINED_PEAK / peak if peak > SILENT_PEAK else 1.0
+        vectors = self._codec.latent_layout.shape(len(samples) / SAMPLE_RATE)[1]
+        stereo = _fit_vectors(torch.from_numpy(np.ascontiguousarray(samples.T * np.float32(level))), vectors)
+        latents = self._codec.encode(analyse(stereo, vectors * TOKEN_FRAMES).stacked()[None])
+        logits = self._conditioner.stages.run_stage("text", lambda: self._ear(summarise_latents(latents)))
+        return _unit_vector({name: values[0].softmax(-1).float().cpu().numpy() for name, values in logits.items()})
+
+    def embed_takes(self, sounds: RenderedSounds) -> Embeddings:
+        """Return the embeddings of takes."""
+        vectors = [self.embed_sound(waveform, sounds.rate) for waveform in sounds.waveforms]
+        return Embeddings(np.stack(vectors), self.encoder_id)
+
+    def score_takes(self, prompt: str, embeddings: Embeddings) -> list[float]:
+        """Return the similarity of the prompt and each take, 0 to 1."""
+        reading = self._conditioner.read(prompt)[1]
+        chances = {**reading.chances, "kind": self._planner.kind_chances(reading)}
+        return (embeddings.vectors @ _unit_vector(chances)).tolist()
+
+
+def _unit_vector(chances: Mapping[str, NDArray[np.floating[Any]]]) -> NDArray[np.float32]:
+    """Return the weighted roots of the probabilities of the classes by which sounds are compared."""
+    parts = [np.sqrt(weight * chances[name] / chances[name].sum()) for name, weight in EAR_CLASSES.items()]
+    return np.concatenate(parts).astype(np.float32)
+
+
 @dataclass(eq=False)
 class PocketGeneration(Generation):
     """One order during denoising, with what its sketch leaves to the synthesis.
@@ -335,6 +399,8 @@ class PocketRendering(Rendering[PocketCodec]):
         vocabulary = pipeline.card.vocabulary
         self._planner = Planner(vocabulary, pipeline.bank.entries, pipeline.entry_vectors)
         self._sketcher = Sketcher(Bank(codec.decode_stored, pipeline.bank), vocabulary)
+        if pipeline.ear is not None:
+            conditioner.clap = PocketEar(conditioner, codec, self._planner, pipeline.ear)
 
     def begin(self, order: RenderOrder, text_conditioning: Tensors) -> Generation:
         """Begin a generation, before its first step; `text_conditioning` is the text conditioning of one take."""
@@ -408,10 +474,7 @@ class PocketRendering(Rendering[PocketCodec]):
     def _analyse(self, order: RenderOrder, vectors: int) -> Frames:
         """Return the bands of the init audio, padded with silence or truncated to a number of vectors."""
         assert order.init_audio is not None
-        samples = _stereo(init_channels(order.init_audio))
-        count = vectors * SAMPLES_A_VECTOR
-        padded = torch.nn.functional.pad(samples, (0, max(0, count - samples.shape[1])))[:, :count]
-        return analyse(padded, vectors * TOKEN_FRAMES)
+        return analyse(_fit_vectors(init_channels(order.init_audio), vectors), vectors * TOKEN_FRAMES)
 
     def _preserved(self, kept: Tensor) -> Tensor:
         """Return a mask of the latents, (1, values, vectors): 1 where all bands, (frames, BANDS), are kept."""
@@ -422,9 +485,7 @@ class PocketRendering(Rendering[PocketCodec]):
     def encode_sound(self, samples: Tensor, seconds: float) -> Tensor:
         """Return the latents of a sound, (channels, frames) at the native rate, fitted to a length: one take."""
         vectors = self.codec.latent_layout.shape(seconds)[1]
-        count = vectors * SAMPLES_A_VECTOR
-        padded = torch.nn.functional.pad(_stereo(samples), (0, max(0, count - samples.shape[1])))[:, :count]
-        return self.codec.encode(analyse(padded, vectors * TOKEN_FRAMES).stacked()[None])
+        return self.codec.encode(analyse(_fit_vectors(samples, vectors), vectors * TOKEN_FRAMES).stacked()[None])
 
     def preview(self, generation: Generation) -> RenderedSounds:
         """Decode the predicted result of the first take."""
@@ -485,9 +546,10 @@ def _match_level(order: RenderOrder) -> tuple[RenderOrder, float]:
     return replace(order, init_audio=replace(order.init_audio, samples=amplified)), gain
 
 
-def _stereo(samples: Tensor) -> Tensor:
-    """Return samples, (channels, frames), as two channels."""
-    return samples.expand(2, -1) if len(samples) == 1 else samples[:2]
+def _fit_vectors(samples: Tensor, vectors: int) -> Tensor:
+    """Return samples, (channels, frames), as two channels, padded with silence or truncated to whole vectors."""
+    stereo, count = samples.expand(2, -1) if len(samples) == 1 else samples[:2], vectors * SAMPLES_A_VECTOR
+    return torch.nn.functional.pad(stereo, (0, max(0, count - samples.shape[1])))[:, :count]
 
 
 def _known_frames(order: RenderOrder) -> int:

@@ -32,6 +32,7 @@ from timbred.models.pocket import (
     TONE_FORMS,
     WEIGHTS_NAME,
     CodecSizes,
+    EarSizes,
     GeneratorSizes,
     PocketCard,
     TextSizes,
@@ -356,6 +357,33 @@ def flow_times(steps: int, level: float = 1.0) -> list[float]:
     return [NEAR_NOISE * time / (1 + (NEAR_NOISE - 1) * time) for time in even]
 
 
+EAR_CLASSES = {"kind": 0.6, "form": 0.15, "note": 0.25}
+"""Classes of `Vocabulary.choices` by which sounds are compared, with their weights in a similarity."""
+
+
+class Ear(nn.Module):
+    """Predictor of classes from a sound's latents."""
+
+    def __init__(self, vocabulary: Vocabulary, sizes: EarSizes, latent: int) -> None:
+        super().__init__()
+        self.read = nn.Sequential(
+            nn.Linear(2 * latent, sizes.width), nn.SiLU(), nn.Linear(sizes.width, sizes.width), nn.SiLU()
+        )
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(sizes.width, len(vocabulary.choices[name])) for name in EAR_CLASSES}
+        )
+
+    def forward(self, summaries: Tensor) -> dict[str, Tensor]:
+        """Return the logits of each class for the results of `summarise_latents`."""
+        states = self.read(summaries)
+        return {name: head(states) for name, head in self.heads.items()}
+
+
+def summarise_latents(latents: Tensor) -> Tensor:
+    """Return the mean and the deviation of latents, (sounds, latent, vectors), over time: (sounds, 2 * latent)."""
+    return torch.cat((latents.mean(2), latents.std(2, correction=0)), 1)
+
+
 @dataclass(eq=False)
 class PocketPipeline:
     """All parts of a model in memory.
@@ -366,6 +394,7 @@ class PocketPipeline:
         scale, middle: (latent,), of the codec's latents, which are `values * scale + middle`.
         bank: the stored sounds.
         entry_vectors: unit vectors (sounds, vector) of the captions of the bank's sounds.
+        ear: None for a model whose takes can't be compared.
     """
 
     card: PocketCard
@@ -376,11 +405,17 @@ class PocketPipeline:
     middle: Tensor
     bank: StoredBank
     entry_vectors: NDArray[np.float32]
+    ear: Ear | None = None
 
     @property
     def components(self) -> dict[str, torch.nn.Module]:
         """The components with weights by name."""
-        return {"text_encoder": self.text_encoder, "generator": self.generator, "vae": self.vae}
+        parts: dict[str, nn.Module] = {
+            "text_encoder": self.text_encoder,
+            "generator": self.generator,
+            "vae": self.vae,
+        }
+        return parts if self.ear is None else {**parts, "ear": self.ear}
 
 
 def load_pipeline(folder: Path, name: str, progress: Callable[[float], None]) -> PocketPipeline:
@@ -402,6 +437,8 @@ def load_pipeline(folder: Path, name: str, progress: Callable[[float], None]) ->
             "generator": Generator(sizes.generator),
             "codec": BandCodec(sizes.codec),
         }
+        if sizes.ear is not None:
+            networks["ear"] = Ear(card.vocabulary, sizes.ear, sizes.codec.latent)
     vectors = sum(entry.tokens for entry in card.entries)
     latent, count = sizes.codec.latent, len(card.entries)
     expected: dict[str, tuple[int, ...]] = {
@@ -430,10 +467,12 @@ def load_pipeline(folder: Path, name: str, progress: Callable[[float], None]) ->
         network.eval().requires_grad_(False)
     bank = StoredBank(tensors["bank"], tensors["bank scale"], tensors["bank middle"], card.entries, card.encoder)
     progress(1.0)
-    text, generator, codec = networks.values()
+    text, generator, codec, ear = *list(networks.values())[:3], networks.get("ear")
     assert isinstance(text, TextSide) and isinstance(generator, Generator) and isinstance(codec, BandCodec)
+    assert ear is None or isinstance(ear, Ear)
     entry_vectors = tensors["bank vectors"].numpy()
-    return PocketPipeline(card, text, generator, codec, tensors["scale"], tensors["middle"], bank, entry_vectors)
+    scale, middle = tensors["scale"], tensors["middle"]
+    return PocketPipeline(card, text, generator, codec, scale, middle, bank, entry_vectors, ear)
 
 
 def _read_tensors(path: Path, name: str, expected: Iterable[str], remedy: str) -> dict[str, Tensor]:

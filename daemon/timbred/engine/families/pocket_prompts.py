@@ -407,10 +407,14 @@ class Planner:
         """
         told = [word for word in reading.words if word.text not in self._neutral_words]
         known = [word for word in told if word.text in self._known_words or word.pitch_class is not None or word.number]
+        likeliest = float(np.sort(self.kind_chances(reading))[-LIKELY_KINDS:].sum())
+        return min(1.0, likeliest) * len(known) / len(told) if told else 0.0
+
+    def kind_chances(self, reading: PromptReading) -> NDArray[np.float64]:
+        """Return the probability of each kind."""
         odds = self._kind_odds(reading)
         chances = np.exp(odds - odds.max())
-        likeliest = float(np.sort(chances)[-LIKELY_KINDS:].sum() / chances.sum())
-        return likeliest * len(known) / len(told) if told else 0.0
+        return chances / chances.sum()
 
     def _kind_odds(self, reading: PromptReading) -> NDArray[np.float64]:
         """Return the logarithm of each kind's probability; the odds of those that the prompt names are higher."""
