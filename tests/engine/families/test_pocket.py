@@ -174,3 +174,9 @@ def test_load_pipeline_refuses_sizes_of_other_tensors(folder: Path, tmp_path: Pa
     path.write_text(json.dumps(card))
     with pytest.raises(ModelError, match="is missing in"):
         load_pipeline(tmp_path / "model", "pocket", lambda _: None)
+    card["sizes"]["text"]["layers"] = 64
+    card["sizes"]["generator"]["blocks"] = 64
+    card["sizes"]["generator"]["expansion"] = 4096
+    path.write_text(json.dumps(card))
+    with pytest.raises(ModelError, match="fewer values"):
+        load_pipeline(tmp_path / "model", "pocket", lambda _: None)

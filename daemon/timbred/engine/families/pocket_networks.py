@@ -27,6 +27,7 @@ from timbred.errors import ModelError, first_line
 from timbred.models.pocket import (
     BANDS,
     BANDS_A_GROUP,
+    CARD_NAME,
     FORMS,
     GROUPS,
     TONE_FORMS,
@@ -34,6 +35,7 @@ from timbred.models.pocket import (
     CodecSizes,
     EarSizes,
     GeneratorSizes,
+    NetworkSizes,
     PocketCard,
     TextSizes,
     Vocabulary,
@@ -431,7 +433,9 @@ def load_pipeline(folder: Path, name: str, progress: Callable[[float], None]) ->
     path = folder / WEIGHTS_NAME
     progress(0.1)
     sizes = card.sizes
-    with torch.device("meta"):
+    if 2 * least_values(sizes) > path.stat().st_size:
+        raise ModelError(f"{name}: {path} has fewer values than the sizes in {CARD_NAME} need; {remedy}")
+    with torch.no_grad():
         networks: dict[str, torch.nn.Module] = {
             "text": TextSide(card.vocabulary, sizes.text),
             "generator": Generator(sizes.generator),
@@ -473,6 +477,16 @@ def load_pipeline(folder: Path, name: str, progress: Callable[[float], None]) ->
     entry_vectors = tensors["bank vectors"].numpy()
     scale, middle = tensors["scale"], tensors["middle"]
     return PocketPipeline(card, text, generator, codec, scale, middle, bank, entry_vectors, ear)
+
+
+def least_values(sizes: NetworkSizes) -> int:
+    """Return a number of values that the networks have at least: they are made only if the file can fill them."""
+    text, generator, codec = sizes.text, sizes.generator, sizes.codec
+    layers = text.layers * 10 * text.width**2 + text.queries * text.width * text.vector + BUCKETS * text.pieces
+    blocks = generator.blocks * (4 + 3 * generator.expansion) * generator.width**2
+    blocks += generator.width * (2 * generator.vector + 16 * generator.width)
+    counts = zip(codec.widths, codec.encoder_blocks, codec.decoder_blocks, strict=True)
+    return layers + blocks + sum(10 * (encoder + decoder) * width**2 for width, encoder, decoder in counts)
 
 
 def _read_tensors(path: Path, name: str, expected: Iterable[str], remedy: str) -> dict[str, Tensor]:
