@@ -239,7 +239,6 @@ def test_doctor_says_what_is_open_to_whom(keys_home: KeysHome) -> None:
     [
         (["engines=cuda:0 cuda:0"], "bad", "cuda:0 is named 2 times"),
         (["engines=cuda:0", "device=cpu"], "bad", "are both set"),
-        (["engines=ray://rack:10001 3"], "note", "3 on the Ray cluster at ray://rack:10001"),
     ],
 )
 def test_doctor_checks_where_engines_run(flags: list[str], state: str, words: str) -> None:
