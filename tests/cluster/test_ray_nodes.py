@@ -222,7 +222,7 @@ def test_ray_nodes_render_the_sound_of_a_local_engine(start_cluster: StartCluste
                 sounds.append(soundfile.read(str(take.arguments[2]))[0])
         finally:
             daemon.stop()
-    assert np.array_equal(*sounds)
+    assert np.array_equal(sounds[0], sounds[1])
     assert np.abs(sounds[0]).max() > 0.1
 
 

@@ -97,7 +97,7 @@ def test_sample_of_the_true_sound_gives_the_sound() -> None:
             noisy: torch.Tensor,
             time: torch.Tensor,
             vector: torch.Tensor,
-            tokens: torch.Tensor,
+            tokens: torch.Tensor | None,
             sketch: torch.Tensor,
         ) -> torch.Tensor:
             return target
