@@ -19,8 +19,8 @@ from benchmarks.chaos_stage import CountingClient, Event, chaos_daemon, wait_for
 from tests.processes import python_path
 from tests.ray_cluster import FAKE_ENGINE, ROOT, RayCluster
 
-NODES = 3
-KILLS = 20
+NODE_COUNT = 3
+KILL_COUNT = 20
 REQUESTS_PER_KILL = 3
 
 TIMED_REQUESTS = 20
@@ -33,11 +33,11 @@ EXIT_TIMEOUT_S = 60.0
 def main() -> None:
     """Print the counts and the recovery times."""
     parser = argparse.ArgumentParser(prog="benchmarks node_losses")
-    parser.add_argument("--kills", type=int, default=KILLS)
+    parser.add_argument("--kills", type=int, default=KILL_COUNT)
     kills: int = parser.parse_args().kills
 
     with tempfile.TemporaryDirectory(prefix="node-losses-") as folder:
-        cluster = RayCluster(Path(folder), NODES)
+        cluster = RayCluster(Path(folder), NODE_COUNT)
         try:
             os.environ |= {"TIMBRED_ENGINE_PROGRAM": FAKE_ENGINE, "PYTHONPATH": python_path(ROOT, ROOT / "daemon")}
             with chaos_daemon("player.device=none") as daemon:
@@ -107,7 +107,7 @@ def is_step(event: Event, name: str) -> bool:
 def report(client: CountingClient, kills: int, recovery_s: list[float]) -> None:
     """Print the counts."""
     ends = [client.end_counts[name] for name in client.request_ids]
-    print(f"{kills} kills of one of {NODES} nodes in mid-render; {len(ends)} requests: {dict(client.end_types)}")
+    print(f"{kills} kills of one of {NODE_COUNT} nodes in mid-render; {len(ends)} requests: {dict(client.end_types)}")
     print(f"lost: {ends.count(0)}; answered twice: {sum(count > 1 for count in ends)}; takes: {len(client.takes)}")
     median_s, longest_s = statistics.median(recovery_s), max(recovery_s)
     print(f"from the kill to the finished file: median {median_s:.1f} s, longest {longest_s:.1f} s")

@@ -148,7 +148,7 @@ class SimulatedEngine:
 
 @dataclass
 class Outcome:
-    """What a simulation came to."""
+    """Results of a simulation."""
 
     engine_count: int
     seconds: float

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from timbred.engine.families.pocket_networks import BandCodec, TextSide
-from timbred.engine.families.pocket_prompts import VELOCITY
+from timbred.engine.families.pocket_prompts import USUAL_VELOCITY
 from timbred.engine.families.pocket_sketch import CODE_RANGE, StoredBank
 from timbred.models.pocket import SAMPLE_RATE, TOKEN_FRAMES, BankEntry
 from training.pocket.codec import load_codec
@@ -115,8 +115,8 @@ def _played(
         bank=bank,
         program=program,
         drums=drums,
-        events=((0.0, gate, key, VELOCITY),),
-        velocity=VELOCITY,
+        events=((0.0, gate, key, USUAL_VELOCITY),),
+        velocity=USUAL_VELOCITY,
         note=key if named else None,
     )
 

@@ -227,7 +227,7 @@ class Relay:
     async def _send_with_files(
         self, order: engine_messages.LoadModel | engine_messages.RenderJob, paths: Sequence[str]
     ) -> None:
-        """Bring an order's files to the node, then send the order; the daemon is told of an error."""
+        """Bring an order's files to the node, then send the order; report an error to the daemon."""
         is_job = isinstance(order, engine_messages.RenderJob)
         try:
             places = {path: await self._provide(path) for path in paths}

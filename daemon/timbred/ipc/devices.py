@@ -1,4 +1,4 @@
-"""Where engines run: the setting `engines`, and the CUDA devices of this machine, counted without torch.
+"""Places of engines: the setting `engines`, and the CUDA devices of this machine, counted without torch.
 
 python -P -m timbred.ipc.devices prints the names of the CUDA devices as JSON.
 """
@@ -43,7 +43,7 @@ EXAMPLES = "`auto`, devices such as `cuda:0 cuda:1` or `cpu cpu`, or `ray://HOST
 
 @dataclass(frozen=True)
 class EnginePlace:
-    """Where one engine runs.
+    """Place of one engine.
 
     Attributes:
         number: Its number among the daemon's engines, from 1.
@@ -138,7 +138,7 @@ def _read_cluster(address: str, count: str, before: Sequence[EnginePlace]) -> li
 
 @dataclass(frozen=True)
 class EngineShare:
-    """What one engine may use: CPU threads (0: one for each core), and MB of memory for models (0: most of it)."""
+    """Limits of one engine: CPU threads (0: one for each core), and MB of memory for models (0: most of it)."""
 
     threads: int = 0
     memory_mb: float = 0.0

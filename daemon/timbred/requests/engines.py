@@ -46,7 +46,7 @@ class EngineConnection(Protocol):
 
     @property
     def place(self) -> EnginePlace:
-        """Where the engine runs."""
+        """Place of the engine."""
         ...
 
     @property
@@ -132,7 +132,7 @@ class EngineRecord:
 
     @property
     def where(self) -> str:
-        """Where it runs: `local`, or the address of its cluster, with the machine if that is known."""
+        """Its machine: `local`, or the address of its cluster, with the machine if that is known."""
         address = self.connection.place.address or "local"
         return f"{address} {self.ready.node}" if self.ready and self.ready.node else address
 

@@ -32,7 +32,7 @@ LOOKAHEAD_JOBS = 32
 BATCH_COSTS = {"cuda": 0.2, "mps": 0.7, "cpu": 0.85}
 """Part of a job's rendering time that each further job adds to a batch, by type of device.
 
-From the ratio of eight requests at once to one after the other in docs/performance.md.
+Chosen conservatively: an engine with a faster batch is ready earlier than expected.
 """
 
 EVICTION_HALF_LIFE_S = 60.0
@@ -41,7 +41,7 @@ EVICTION_HALF_LIFE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What one waiting job needs.
+    """Needs of one waiting job.
 
     Attributes:
         number: Number of the job.

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from timbred.engine.codecs.bands import BANDS, CENTRES, HALF_WIDTHS
 from timbred.engine.families.pocket_networks import partial_bands, tensors
-from timbred.engine.families.pocket_prompts import FEATURES, MAX_WORDS, PIECES, encode_words, read_words
+from timbred.engine.families.pocket_prompts import FEATURE_COUNT, MAX_WORD_PIECES, MAX_WORDS, encode_words, read_words
 from training.pocket.labels import NO_CLASS, labels_of
 from training.pocket.sounds import draw
 from training.pocket.text import label_losses, new_text_side
@@ -52,8 +52,8 @@ def test_encode_words_accepts_any_prompt(prompt: str) -> None:
     encoded = encode_words([prompt, "kick"])
     assert encoded.pieces.shape[0] == 2
     assert 1 <= encoded.pieces.shape[1] <= MAX_WORDS
-    assert encoded.pieces.shape[2] == PIECES
-    assert encoded.features.shape[2] == FEATURES
+    assert encoded.pieces.shape[2] == MAX_WORD_PIECES
+    assert encoded.features.shape[2] == FEATURE_COUNT
     assert np.isfinite(encoded.features).all()
     assert encoded.mask[:, 0].all()
 

@@ -5,6 +5,7 @@ a CLAP that also hears. Both add the vector to the UNet's time embedding. AudioL
 states through GPT-2 into a UNet with two kinds of cross attention.
 """
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -121,18 +122,7 @@ AUDIOLDM = FamilySpec(
     own_classes={"SpectralVocoder": SpectralVocoder},
 )
 
-MUSICLDM = FamilySpec(
-    facts=families.MUSICLDM,
-    pipeline_class=MusicLDMPipeline,
-    conditioner=MusicLdmConditioner,
-    denoiser="unet",
-    signature=SIGNATURE,
-    codec=MelVaeCodec,
-    rendering=MelRendering,
-    sampling=DISCRETE,
-    circular=True,
-    own_classes={"SpectralVocoder": SpectralVocoder},
-)
+MUSICLDM = replace(AUDIOLDM, facts=families.MUSICLDM, pipeline_class=MusicLDMPipeline, conditioner=MusicLdmConditioner)
 
 
 COMPILED_TOKEN_COUNTS = (8, 16, 32, 64, 128, 256, 512, 1024)

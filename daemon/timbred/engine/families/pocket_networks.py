@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from timbred.engine.codecs.bands import CENTRES, EDGES, HALF_WIDTHS
-from timbred.engine.families.pocket_prompts import BUCKETS, FEATURES, MAX_WORDS, EncodedWords, encode_words
+from timbred.engine.families.pocket_prompts import BUCKET_COUNT, FEATURE_COUNT, MAX_WORDS, EncodedWords, encode_words
 from timbred.engine.families.pocket_sketch import StoredBank
 from timbred.errors import ModelError, first_line
 from timbred.models.pocket import (
@@ -60,8 +60,8 @@ class TextSide(nn.Module):
     def __init__(self, vocabulary: Vocabulary, sizes: TextSizes | None = None) -> None:
         super().__init__()
         self.sizes = sizes = sizes or TextSizes()
-        self.pieces = nn.Embedding(BUCKETS, sizes.pieces, padding_idx=0)
-        self.read = nn.Linear(sizes.pieces * 2 + FEATURES, sizes.width)
+        self.pieces = nn.Embedding(BUCKET_COUNT, sizes.pieces, padding_idx=0)
+        self.read = nn.Linear(sizes.pieces * 2 + FEATURE_COUNT, sizes.width)
         self.places = nn.Parameter(torch.randn(MAX_WORDS, sizes.width) * 0.02)
         layer = nn.TransformerEncoderLayer(
             sizes.width, sizes.heads, 3 * sizes.width, 0.0, "gelu", batch_first=True, norm_first=True
@@ -482,7 +482,7 @@ def load_pipeline(folder: Path, name: str, progress: Callable[[float], None]) ->
 def least_values(sizes: NetworkSizes) -> int:
     """Return a number of values that the networks have at least: they are made only if the file can fill them."""
     text, generator, codec = sizes.text, sizes.generator, sizes.codec
-    layers = text.layers * 10 * text.width**2 + text.queries * text.width * text.vector + BUCKETS * text.pieces
+    layers = text.layers * 10 * text.width**2 + text.queries * text.width * text.vector + BUCKET_COUNT * text.pieces
     blocks = generator.blocks * (4 + 3 * generator.expansion) * generator.width**2
     blocks += generator.width * (2 * generator.vector + 16 * generator.width)
     counts = zip(codec.widths, codec.encoder_blocks, codec.decoder_blocks, strict=True)

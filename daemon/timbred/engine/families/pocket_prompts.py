@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from timbred.models.pocket import TONE_FORMS, BankEntry, DrumStyle, Instrument, PocketSound, Vocabulary
 
-BUCKETS = 6144
-PIECES = 12
+BUCKET_COUNT = 6144
+MAX_WORD_PIECES = 12
 """Hashed pieces of a word: the word itself, then groups of three characters."""
 MAX_WORDS = 40
-FEATURES = 12 + 11 + 1 + 12 + 1
+FEATURE_COUNT = 12 + 11 + 1 + 12 + 1
 """Pitch class, octave, flag of a note; sines and cosines of a number, flag of a number."""
 
 PITCH_CLASSES = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
@@ -142,19 +142,19 @@ def _words_of(part: str, following: str) -> list[PromptWord]:
 
 
 def _hash(text: str) -> int:
-    return 1 + zlib.crc32(text.encode()) % (BUCKETS - 1)
+    return 1 + zlib.crc32(text.encode()) % (BUCKET_COUNT - 1)
 
 
 def pieces_of(text: str) -> list[int]:
     """Return the buckets of a word and of its groups of three characters; 0 is unused."""
     marked = f"<{text}>"
     groups = [marked[start : start + 3] for start in range(len(marked) - 2)] if len(text) > 2 else []
-    return [_hash(f"word {text}"), *map(_hash, groups)][:PIECES]
+    return [_hash(f"word {text}"), *map(_hash, groups)][:MAX_WORD_PIECES]
 
 
 def features_of(word: PromptWord) -> NDArray[np.float32]:
     """Return the features of a word's pitch and number."""
-    features = np.zeros(FEATURES, np.float32)
+    features = np.zeros(FEATURE_COUNT, np.float32)
     if word.pitch_class is not None:
         features[word.pitch_class] = 1
         features[23] = 1
@@ -173,8 +173,8 @@ class EncodedWords:
     """Encoded words of several prompts, padded.
 
     Attributes:
-        pieces: (prompts, words, PIECES) int64.
-        features: (prompts, words, FEATURES) float32.
+        pieces: (prompts, words, MAX_WORD_PIECES) int64.
+        features: (prompts, words, FEATURE_COUNT) float32.
         mask: (prompts, words) bool, True for words.
     """
 
@@ -187,8 +187,8 @@ def encode_words(prompts: Sequence[str]) -> EncodedWords:
     """Encode prompts; a prompt without words has one empty word."""
     listed = [read_words(prompt) or [PromptWord("")] for prompt in prompts]
     longest = max(map(len, listed))
-    pieces = np.zeros((len(listed), longest, PIECES), np.int64)
-    features = np.zeros((len(listed), longest, FEATURES), np.float32)
+    pieces = np.zeros((len(listed), longest, MAX_WORD_PIECES), np.int64)
+    features = np.zeros((len(listed), longest, FEATURE_COUNT), np.float32)
     mask = np.zeros((len(listed), longest), np.bool_)
     for row, words in enumerate(listed):
         mask[row, : len(words)] = True
@@ -199,10 +199,10 @@ def encode_words(prompts: Sequence[str]) -> EncodedWords:
     return EncodedWords(pieces, features, mask)
 
 
-VELOCITY = 95
+USUAL_VELOCITY = 95
 """Velocity of the bank's sounds."""
 
-TOUCHES = {"soft": 42, "ordinary": VELOCITY, "hard": 120}
+TOUCHES = {"soft": 42, "ordinary": USUAL_VELOCITY, "hard": 120}
 TEMPO_WORDS = frozenset({"bpm", "tempo", "beats"})
 SHORT_WORDS = frozenset({"staccato", "short", "brief", "clipped"})
 FALLING_WORDS = frozenset({"down", "falling", "descending"})
@@ -281,7 +281,7 @@ class PromptReading:
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """What a plan depends on beside the prompt.
+    """Conditions of a plan besides the prompt.
 
     Attributes:
         seconds: length of the sound.
@@ -387,7 +387,7 @@ class Planner:
             return PocketSound("font", kind, "hit", seconds, seed, 0, kit, True, events, velocity)
         if kind in self._programs:
             bank, program = self._programs[kind]
-            events = ((0.0, request.gate, int(random.integers(57, 64)), VELOCITY),)
+            events = ((0.0, request.gate, int(random.integers(57, 64)), USUAL_VELOCITY),)
             return PocketSound("font", kind, "texture", seconds, seed, bank, program, False, events)
         if kind in self._recorded:
             name = str(random.choice(self._recorded[kind]))

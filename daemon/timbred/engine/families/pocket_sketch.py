@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from timbred.engine.codecs.bands import CENTRES, EDGES, FLOOR_DB, GROUP, HALF_WIDTHS, HOP, Frames
-from timbred.engine.families.pocket_prompts import VELOCITY
+from timbred.engine.families.pocket_prompts import USUAL_VELOCITY
 from timbred.models.pocket import (
     BANDS,
     GROUPS,
@@ -231,7 +231,7 @@ class Sketcher:
     def _compose(self, sound: PocketSound, frames: int, rate: float, wrap: bool, offset: int = 0) -> Mixture:
         """Return the sums over a sound's events, from a frame on."""
         mixture = Mixture.silent(frames)
-        for start, gate, key, velocity in sound.events or ((0.0, sound.seconds, 0, VELOCITY),):
+        for start, gate, key, velocity in sound.events or ((0.0, sound.seconds, 0, USUAL_VELOCITY),):
             first = round(start * rate) - offset
             if first < frames:
                 length = frames if wrap else frames - first
@@ -291,7 +291,7 @@ class Sketcher:
         after = (torch.arange(len(indices)) - gate_frames).clamp_min(0) / FRAMES_A_SECOND
         if sound.drums or not own:
             after = torch.zeros(len(indices))
-        loudness = (velocity / VELOCITY) ** 4 * entry.gain**2 if own else 1.0
+        loudness = (velocity / USUAL_VELOCITY) ** 4 * entry.gain**2 if own else 1.0
         gains = loudness * 10 ** (-fall * after / 10)
         return Mixture.of(stored).taken(indices, gains).transposed(semitones)
 
