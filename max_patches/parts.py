@@ -41,7 +41,7 @@ NUMBER_FIELD = {"bgcolor": "themecolor.live_control_text_bg", "textcolor": "them
 LABEL_HEIGHT = 16.0
 FACE_WORDS = (
     *("status", "progress", "takes", "seed", "prompt", "keys", "port"),
-    *("models", "history", "start", "song", "folder", "typed", "link"),
+    *("models", "history", "start", "song", "folder", "typed", "link", "words"),
 )
 """Messages from `timbred-desk.js` to the device's interface."""
 
@@ -442,7 +442,18 @@ def prompt_column(desk: Desk) -> None:
         keys_field(desk, (48, 99, 172, 17))
     with patch.row("history"):
         label(patch, "history", (8, 118, 40, LABEL_HEIGHT))
-        history(desk, (48, 118, 172, 16))
+        history(desk, (48, 118, 84, 16))
+    with patch.row("words that the model knows"):
+        known_words(desk, (136, 118, 84, 16))
+
+
+def known_words(desk: Desk, face: Rectangle) -> None:
+    """Add the menu of the words that the model knows; one that is selected is added to the prompt."""
+    patch = desk.patch
+    words = growing_menu(patch, face, "words that the model knows; select one to add it to the prompt")
+    sender = patch.box("prepend word")
+    patch.cord((words, 1), sender, desk.js)
+    patch.cord(desk.face("words"), words)
 
 
 def keys_field(desk: Desk, face: Rectangle) -> None:

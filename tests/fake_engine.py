@@ -9,7 +9,8 @@ FILE` stops after the first step until there is that file, says that each takes 
 after some more until it is cancelled; rendered once more it is `paced SECONDS`. `nan` renders what is no number,
 `breaks` fails after half of an early sound's pieces, `half FILE` waits for that file or a cancellation there, `decodes
 FILE` after its steps, `pulse BPM` renders clicks at this tempo plus 15 times (seed mod 4), each fourth of them low and
-loud. Its device is the one that it is told, or a CPU. Anything else is a sine at 220 Hz times (seed mod 8 + 1).
+loud, `knows SHARE` tells that the model knows so much of the prompt. Its device is the one that it is told, or a CPU.
+Anything else is a sine at 220 Hz times (seed mod 8 + 1).
 Options in its command let it refuse to start, or end at its start, as long as a file is there.
 """
 
@@ -131,7 +132,8 @@ class FakeEngine:
         if words[0] == "breaks":
             self.link.send(engine_messages.JobFailed(code="model-error", message="told to break off", job=job))
             return
-        rendered = engine_messages.JobRendered(job=job, rate=RATE, channels=1, seeds=order.seeds)
+        knows = float(words[1]) if words[0] == "knows" else None
+        rendered = engine_messages.JobRendered(job=job, rate=RATE, channels=1, seeds=order.seeds, knows=knows)
         self.link.send(rendered, *(self._sound(words, order.seconds, seed) for seed in order.seeds))
         if words == ["die", "rendered"]:
             os._exit(7)

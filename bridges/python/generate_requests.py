@@ -18,7 +18,7 @@ from timbred.protocol.schema import EVENTS, REQUESTS, RequestEntry
 WITHOUT_METHOD = ("hello", "notify", "cancel", "sync")
 """Requests that the client sends itself or offers through another interface (`listen`)."""
 
-LISTS = {"models": "m.Model", "engines": "m.Engine", "takes": "m.Take"}
+LISTS = {"models": "m.Model", "words": "m.KnownGroup", "engines": "m.Engine", "takes": "m.Take"}
 """Requests that are answered by several events, and the type of each."""
 
 FILLED_IN = ("id", "port", "inline")

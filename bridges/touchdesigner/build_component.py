@@ -16,7 +16,14 @@ PAGE = "timbred"
 
 FIXED = [
     # page, style, name, label, default, help
-    (PAGE, "Str", "Prompt", "Prompt", "a deep punchy kick drum", "Text that describes the sound"),
+    (
+        PAGE,
+        "StrMenu",
+        "Prompt",
+        "Prompt",
+        "a deep punchy kick drum",
+        "Text that describes the sound; the menu has the kinds of sounds that the model knows",
+    ),
     (PAGE, "Pulse", "Generate", "Generate", None, "Render the prompt with the parameters of all pages"),
     (PAGE, "Pulse", "Vary", "More Like This", None, "Render a variation of the newest take"),
     (PAGE, "Pulse", "Cancel", "Cancel", None, "Cancel all requests of this component"),
@@ -52,6 +59,8 @@ FIXED = [
 SHOWN_ONLY = ("Status", "Progress", "File", "Connected", "Jobs", "Memory")
 
 TEXTS = ("timbred_ext", "timbred_vocabulary", "osc_callbacks", "parameter_callbacks")
+
+WORDS_HEAD = ["group", "kinds", "word"]
 
 TAKES_HEAD = ["take_id", "index", "seconds", "rate", "channels", "seed", "score", "prompt", "path"]
 
@@ -135,6 +144,9 @@ def _operators(component):
     takes = _create(component, td.tableDAT, "takes", 250, -450)
     takes.clear()
     takes.appendRow(TAKES_HEAD)
+    words = _create(component, td.tableDAT, "words", 500, -450)
+    words.clear()
+    words.appendRow(WORDS_HEAD)
     sound = _create(component, td.audiofileinCHOP, "sound", 500, 0)
     sound.par.file = ""
     sound.par.playmode = "sequential"

@@ -20,3 +20,5 @@ def onValueChange(par, prev):
     """Handle a value that the user changed."""
     if par.name == "Yield":
         par.owner.SetYield()
+    elif par.name == "Model":
+        par.owner.AskWords()

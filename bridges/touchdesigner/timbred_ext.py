@@ -23,6 +23,8 @@ MAX_TAKES = 200
 
 START_REMEDY = "start it with: timbred serve"
 
+WORDS_HEAD = ["group", "kinds", "word"]
+
 TAKES_HEAD = ["take_id", "index", "seconds", "rate", "channels", "seed", "score", "prompt", "path"]
 
 
@@ -38,6 +40,7 @@ class TimbredExt:
         self.began = math.inf
         self.reported = ""
         self.models = []
+        self.kinds = []
         self.frame_rate = None
         # one frame later, because the extension isn't accessible during its construction
         td.run("args[0]()", self.Look, delayFrames=1, fromOP=ownerComp)
@@ -79,6 +82,15 @@ class TimbredExt:
         self.frame_rate = float(td.project.cookRate) if self._par("Yield") else 0.0
         self.Set("engine.yield", self.frame_rate)
 
+    def AskWords(self):
+        """Query the words that the selected model knows, for the table `words` and the menu of the prompt."""
+        self.kinds = []
+        words = self.ownerComp.op("words")
+        words.clear()
+        words.appendRow(WORDS_HEAD)
+        model = str(self._par("Model"))
+        self._send("words", *([model] if model else []))
+
     @property
     def LastTake(self):
         """The id of the newest take; '' if there is none."""
@@ -112,6 +124,16 @@ class TimbredExt:
             self.models.append(event["name"])
             menu = self.ownerComp.par["Model"]
             menu.menuNames = menu.menuLabels = ["", *self.models]
+
+    def _on_known(self, event):
+        words = event["words"].split(", ")
+        table = self.ownerComp.op("words")
+        for word in words:
+            table.appendRow([event["group"], int(event["kinds"]), word])
+        if event["kinds"]:
+            self.kinds += [word for word in words if word not in self.kinds]
+            menu = self.ownerComp.par["Prompt"]
+            menu.menuNames = menu.menuLabels = self.kinds
 
     def _on_queued(self, event):
         before = event["position"]
@@ -196,6 +218,7 @@ class TimbredExt:
         """Query a daemon that has just appeared."""
         self.models = []
         self._send("models")
+        self.AskWords()
         self.SetYield()
 
     def _lost(self, reason):

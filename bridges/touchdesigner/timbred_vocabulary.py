@@ -87,6 +87,7 @@ EVENTS = {
     "/timbred/engine": ["number", "where", "device", "state", "models", "memory_used", "memory_total", "jobs"],
     "/timbred/fail": ["id", "code", "message"],
     "/timbred/flowing": ["voice", "take", "frame", "late"],
+    "/timbred/known": ["model", "group", "kinds", "words"],
     "/timbred/loaded": ["model"],
     "/timbred/lora": ["name", "model", "rank", "licence", "state"],
     "/timbred/model": ["name", "state", "native_rate", "channels", "max_seconds", "licence", "memory_mb"],

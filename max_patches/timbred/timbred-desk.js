@@ -19,6 +19,7 @@ var LARGEST_SEED = vocabulary.keys.seed.high;
 var SILENT_FOR = 10000;
 var OWN_MODEL = "default";
 var OWN_SCHEDULER = "its own";
+var WORD_HEAD = "add a word";
 var TARGETS = ["free", "selected", "arrangement"];
 
 /** Differences between the devices: number of slots, whether all takes are loaded at once, unit of length. */
@@ -46,6 +47,7 @@ function Desk(kind, host, now) {
     this.clips = null;
     this.reading = {};
     this.models = [];
+    this.knownWords = [];
     this.lastFault = "";
     this.warned = "";
     this.state = takes.empty(this.kind.slots);
@@ -132,6 +134,18 @@ var COMMANDS = {
     },
     model: function (list) {
         this.state.model = list.join(" ") === OWN_MODEL ? "" : list.join(" ");
+        this.keep();
+        if (this.linked) this.askWords();
+    },
+    /** A word from the menu, added to the prompt of the slot that was used last. */
+    word: function (list) {
+        var word = list.join(" ");
+        if (word === WORD_HEAD) return;
+        this.typed();
+        var slot = this.slot(this.touched);
+        slot.prompt = (slot.prompt + " " + word).replace(/^\s+/, "");
+        this.host.show(["prompt", this.touched, slot.prompt]);
+        this.host.show(["words", "set", 0]);
         this.keep();
     },
     port: function (list) {
@@ -300,6 +314,7 @@ var EVENTS = {
         this.tell("connected to timbred " + list[1]);
         this.models = [];
         this.ask(["models"]);
+        this.askWords();
         this.state.slots.forEach(function (slot) { slot.takes.forEach(this.check, this); }, this);
     },
     model: function (list) {
@@ -307,6 +322,15 @@ var EVENTS = {
         if (fields.state === "missing" || this.models.indexOf(fields.name) >= 0) return;
         this.models.push(fields.name);
         this.showModels();
+    },
+    known: function (list) {
+        var fields = named("known", list);
+        if (!this.knownWords.length) this.host.show(["words", "append", WORD_HEAD]);
+        String(fields.words).split(", ").forEach(function (word) {
+            if (this.knownWords.indexOf(word) >= 0) return;
+            this.knownWords.push(word);
+            this.host.show(["words", "append", word]);
+        }, this);
     },
     queued: answer("queued", function (_, fields) {
         this.tell(fields.position ? "queued, " + fields.position + " before it" : "queued");
@@ -386,6 +410,13 @@ Desk.prototype.watch = function (now) {
     this.ready = false;
     this.fault("Node for Max isn't running; restarting it");
     this.host.link(["script", "start"]);
+};
+
+/** Ask for the words that the model knows, for the menu; they replace those of another model. */
+Desk.prototype.askWords = function () {
+    this.knownWords = [];
+    this.host.show(["words", "clear"]);
+    this.ask(this.state.model ? ["words", this.state.model] : ["words"]);
 };
 
 Desk.prototype.check = function (take) {

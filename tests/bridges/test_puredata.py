@@ -120,6 +120,7 @@ def test_puredata_sends_every_request(daemon: DaemonProcess, require_host: Requi
         "status": ("status", "status.reply 0 0 1 "),
         "models": ("models", "model hollow resident"),
         "load": ("load hollow", "loaded hollow"),
+        "words": ("words pocket", "known pocket "),
         "loras": ("loras", "done loras"),
         "engines": ("engines", "engine 1 "),
         "unload": ("unload hollow", "unloaded hollow"),

@@ -181,6 +181,7 @@ fork {
     say.(\\state, request.state);
     Timbred.generate("warm", seconds: -1, fail: { |code, message| say.(\\refused, code, message) }).wait;
     Timbred.models({ |name, state| if(name == \\hollow) { say.(\\model, state) } });
+    Timbred.words(\\pocket, { |model, group, kinds, words| if(kinds == 1) { say.(\\known, model, words) } });
     Timbred.takes({ |take| say.(\\found, take.seed) }, search: "other words", limit: 1);
     Timbred.setting("tempo", nil, { |value| say.(\\setting, value) });
     Timbred.tempo(120, { say.(\\tempo) });
@@ -211,6 +212,7 @@ def test_supercollider_sends_every_request_and_key(
             "^refused bad-request seconds: got -1, allowed is a number from 0.05 to 600",
             "^ERROR: timbred: seconds: got -1, .* .bad-request.",
             "^model resident",
+            "^known pocket .*kick, ",
             "^found 9",
             "^setting [0-9.]+",
             "^tempo",

@@ -240,6 +240,20 @@ def test_touchdesigner_shows_models_and_memory(patch: Patch) -> None:
     patch.project.until(lambda: " MB, " in patch.par("Memory"))
 
 
+def test_touchdesigner_lists_the_words_of_the_selected_model(patch: Patch) -> None:
+    patch.until_ready()
+    prompt = patch.component.par.Prompt
+    patch.component.par.Model = "pocket"
+    patch.project.until(lambda: "kick" in prompt.menuNames)
+    assert "impact" in prompt.menuNames
+    rows = patch.component.op("words").rows
+    assert [str(cell) for cell in rows[0]] == ["group", "kinds", "word"]
+    assert {str(row[1]) for row in rows[1:]} == {"0", "1"}
+    assert {str(row[2]) for row in rows[1:] if str(row[1]) == "1"} == set(prompt.menuNames)
+    patch.component.par.Model = "hollow"
+    patch.project.until(lambda: patch.component.op("words").numRows == 1)
+
+
 def test_touchdesigner_sends_the_frame_rate_and_resets_it(daemon: DaemonProcess, patch: Patch) -> None:
     with clients.udp(daemon.osc) as witness:
 

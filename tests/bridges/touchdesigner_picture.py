@@ -22,6 +22,7 @@ SAYS = {
     "hear": "its answers, port 7780",
     "watch": "presses of buttons",
     "takes": "each take, newest first",
+    "words": "words of the model",
     "sound": "the take that is loaded",
     "out1": "wire this to your patch",
 }

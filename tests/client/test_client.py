@@ -121,6 +121,9 @@ async def test_async_timbred_queries_have_typed_answers(daemon: DaemonProcess) -
         assert isinstance(await timbred.ping(), m.Pong)
         assert (await timbred.status()).sample_rate == 48000
         assert "hollow" in [model.name for model in await timbred.models()]
+        assert "kick" in [word for group in await timbred.words("pocket") for word in group.words.split(", ")]
+        assert await timbred.words("hollow") == []
+        assert (made.knows, (await timbred.generate("knows 0.25", seconds=0.1, steps=1)).knows) == (None, 0.25)
         assert made.take_id in [take.take_id for take in await timbred.takes(search="particular", limit=5)]
         assert await timbred.takes(search="no such words anywhere") == []
         assert (await timbred.load("hollow")).model == "hollow"

@@ -1,6 +1,8 @@
 """The real engine with a small untrained model of the family pocket: sounds, edits, loops, and old takes."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,13 +23,18 @@ Json = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def pocket_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+def pocket_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.training.pocket.test_export import small
     from training.pocket.export import export
 
     folder = tmp_path_factory.mktemp("pocket")
     export(small(), folder, 1000)
-    started = start_real_engine(tmp_path_factory.mktemp("daemon"), {"second": folder})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pocket_daemon(pocket_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    started = start_real_engine(tmp_path_factory.mktemp("daemon"), {"second": pocket_folder})
     yield started
     started.stop()
 
@@ -115,3 +122,38 @@ def test_pocket_card_tells_its_kinds_and_words(dealer: "zmq.Socket[bytes]") -> N
         answers.append(json.loads(dealer.recv()))
     knows = next(answer["knows"] for answer in answers if answer.get("name") == "second").split(", ")
     assert {"grand piano", "violin", "house drum loop", "reverb", "minor 7"} <= set(knows)
+
+
+def test_pocket_words_are_listed_by_group(dealer: "zmq.Socket[bytes]") -> None:
+    dealer.send(json.dumps({"type": "words", "model": "second"}).encode())
+    answers: list[Json] = []
+    while not answers or answers[-1]["type"] != "done":
+        answers.append(json.loads(dealer.recv()))
+    groups = {answer["group"]: answer["words"].split(", ") for answer in answers[:-1]}
+    kinds = {answer["group"] for answer in answers[:-1] if answer["kinds"]}
+    assert {answer["model"] for answer in answers[:-1]} == {"second"}
+    assert {"piano", "strings", "voice", "drums", "drum loops", "synthesised"} <= kinds
+    assert kinds.isdisjoint({"notes", "chords", "scales", "tempi", "styles of drum loops", "touches", "effects"})
+    assert "violin" in groups["strings"]
+    assert {"with reverb", "lo-fi"} <= set(groups["effects"])
+    assert {"c4", "f#4"} <= set(groups["notes"])
+
+
+def test_pocket_words_of_no_model_are_refused(dealer: "zmq.Socket[bytes]") -> None:
+    dealer.send(json.dumps({"type": "words", "model": "dog"}).encode())
+    answer = json.loads(dealer.recv())
+    assert (answer["type"], answer["id"], answer["code"]) == ("fail", "words", "unknown-model")
+
+
+def test_pocket_is_described_on_the_command_line(pocket_folder: Path) -> None:
+    source = f"models.second.source={pocket_folder}"
+    command = [sys.executable, "-m", "timbred", "models", "describe", "second", "--set", source]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    lines = dict(line.split(": ", 1) for line in text.splitlines())
+    described = json.loads(subprocess.run([*command, "--json"], check=True, capture_output=True, text=True).stdout)
+    assert lines["piano"].startswith("grand piano, ")
+    assert lines["chords"].startswith("major, minor, ")
+    assert "0 to 1" in lines["knows"]
+    assert described["kinds"]["piano"][0] == "grand piano"
+    assert {"notes", "chords", "scales", "styles of drum loops", "touches", "effects"} <= described["words"].keys()
+    assert described["knows"] == lines["knows"]

@@ -242,13 +242,26 @@ def test_devices_restore_an_earlier_sound(play: Play, daemon: DaemonProcess) -> 
         for words in ("one", "two"):
             generate(stage, words)
             stage.status("1 take")
-        stage.order("choose", before(stage), 1)
+        stage.order("choose", menu(stage, "earlier"), 1)
         stage.received(stage.box("textedit"), "set", "one")
         in_use(stage)
 
 
-def before(stage: MaxStage) -> Any:
-    return next(box for box in stage.patch.boxes if box.maxclass == "umenu" and "earlier" in box.attributes["hint"])
+def menu(stage: MaxStage, hint: str) -> Any:
+    return next(box for box in stage.patch.boxes if box.maxclass == "umenu" and hint in box.attributes["hint"])
+
+
+def test_devices_add_known_words_to_the_prompt(play: Play, daemon: DaemonProcess) -> None:
+    with connected(play, instrument.build(), daemon) as stage:
+        models, words = menu(stage, "model that renders"), menu(stage, "words that the model knows")
+        stage.received(models, "append", "pocket")
+        stage.order("choose", models, 1)  # the entry after the default
+        assert stage.received(words, "append") == ["append", "add a word"]
+        word = stage.received(words, "append")[1]
+        stage.type("soft")
+        stage.order("choose", words, 1)
+        stage.received(stage.box("textedit"), "set", f"soft {word}")
+        assert stage.received(words, "set") == ["set", 0]
 
 
 def test_devices_report_a_missing_file(play: Play, daemon: DaemonProcess) -> None:

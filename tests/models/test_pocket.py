@@ -72,6 +72,8 @@ def test_decode_card_reads_what_was_written() -> None:
     assert card.vocabulary == VOCABULARY
     assert card.entries[0].sound.events == ((0.0, 1.8, 60, 95),)
     assert card.vocabulary.families["drum loops"] == ("rock drum loop",)
+    assert card.vocabulary.descriptions["scales"] == ("minor scale",)
+    assert card.vocabulary.descriptions["effects"] == ("reverberant",)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +97,8 @@ def test_decode_card_reads_what_was_written() -> None:
         (("bank", 0, 0, "recipe"), {"length": "long"}),
         (("vocabulary", "instruments"), []),
         (("vocabulary", "instruments", 0, "names"), []),
+        (("vocabulary", "instruments", 0, "names"), ["x" * 201]),
+        (("vocabulary", "effects"), {"reverb": [""]}),
         (("vocabulary", "instruments", 0, "low"), 101),
         (("vocabulary", "styles", "rock", "bars"), [{"36": "X"}]),
         (("vocabulary", "styles", "rock", "kits"), [9]),

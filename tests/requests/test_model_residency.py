@@ -15,6 +15,7 @@ from timbred.ipc.devices import EnginePlace
 from timbred.models import registry
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId
+from timbred.requests.model_residency import MAX_GROUP_BYTES, split_words
 from timbred.requests.scheduler import JobScheduler
 
 CLIENT = ClientId("a")
@@ -238,3 +239,12 @@ async def test_model_residency_renders_a_trial_once_an_engine_is_up():
     stage.scheduler.engine_lost(2, "killed")
     with pytest.raises(errors.WorkerLost, match="ended while it was timed"):
         await measuring
+
+
+def test_split_words_keeps_every_word_in_texts_that_fit():
+    words = [f"bell {number} é" for number in range(900)]
+    texts = split_words(words)
+    assert ", ".join(texts).split(", ") == words
+    assert 2 < len(texts) < 6
+    assert max(len(text.encode()) for text in texts) <= MAX_GROUP_BYTES
+    assert split_words([]) == []

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -13,6 +14,7 @@ from tests.integration import clients
 from tests.patience import TIMEOUT_S
 from tests.web.browser import CTRL, SHIFT, Page
 from tests.web.conftest import OLD_TAKES, Restartable, make_sound
+from timbred.models.registry import build
 from timbred.protocol.keys import SchedulerName
 
 LIT = """(() => { const canvas = $('%s'); const { width, height } = canvas;
@@ -115,6 +117,66 @@ def test_panel_shows_a_guidance_of_zero(page: Page) -> None:
         " fallback({ name: 'guidance', kind: 'number', low: 0, fallback: `the model's` }, { guidance })))"
     )
     assert shown == ["0", "2.5", "the model's"]
+
+
+@pytest.fixture
+def words(page: Page) -> Iterator[Page]:
+    """The page with the words of the embedded model."""
+    page.run("(timbred.composer.fields.get('model').value = 'pocket', timbred.composer.applyModel())")
+    page.until("$$('#known-words .word-group').length > 1")
+    page.run("$('#known-words').open = true")
+    yield page
+    page.run("($('#known-words').open = false, timbred.composer.fields.get('model').value = '')")
+    page.run("timbred.composer.applyModel()")
+
+
+def test_panel_lists_the_words_of_a_model_by_group(words: Page) -> None:
+    assert words.text("#known-words summary") == "Words that pocket knows"
+    listed = words.run(
+        "$$('#known-words .word-group').map((one) => [one.querySelector('h3').textContent,"
+        " [...one.querySelectorAll('button')].map((button) => button.textContent)])"
+    )
+    card = build(Path("/nowhere"), {})["pocket"].card
+    assert listed == [[group, list(names)] for group, names in {**card.known_kinds(), **card.known_words()}.items()]
+    words.run("$('#prompt').value = 'kick'")
+    words.run("$$('#known-words .word-group').at(-1).querySelector('button').click()")
+    assert words.run("$('#prompt').value") == f"kick {next(reversed(listed))[1][0]}"
+
+
+def test_panel_renders_and_plays_a_kind_that_is_clicked(words: Page) -> None:
+    kind = words.text("#known-words .word-group button")
+    assert not words.run("timbred.takeView.autoplay")
+    words.click("#known-words .word-group button")
+    words.until(f"timbred.takeView.take?.prompt === {json.dumps(kind)} && timbred.takeView.player.playing")
+    assert words.run("timbred.takeView.take.model") == "pocket"
+    words.run("timbred.takeView.player.stop()")
+
+
+def test_panel_completes_words_in_the_prompt(words: Page) -> None:
+    words.press("p")
+    words.type("soft ki")
+    offered = words.run("$$('#completions li').map((one) => one.textContent)")
+    assert "kick" in offered
+    assert all(word.startswith("ki") for word in offered)
+    words.press("ArrowDown")
+    assert words.run("$('#prompt').getAttribute('aria-activedescendant')") == "completion-0"
+    words.press("Escape")
+    assert words.run("$('#completions').hidden")
+    assert words.run("document.activeElement.id") == "prompt"
+    words.press("c")
+    words.press("Tab")
+    assert words.run("[$('#prompt').value, document.activeElement.id]") == ["soft kick", "prompt"]
+    assert words.run("$('#prompt').getAttribute('aria-expanded')") == "false"
+    words.type(" zzz")
+    assert words.run("$('#completions').hidden")
+
+
+def test_panel_says_what_the_model_does_not_know(page: Page) -> None:
+    for share, text in (("0.05", "nearest sound: hollow doesn't know this"), ("0.5", "hollow knows 50 % of this")):
+        make_sound(page, f"knows {share}")
+        assert page.text("#known") == text
+    make_sound(page, "knows 0.9")
+    assert page.text("#known") == ""
 
 
 def test_panel_makes_variations_with_a_locked_seed(page: Page) -> None:

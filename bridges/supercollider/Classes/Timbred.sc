@@ -190,9 +190,10 @@ Timbred {
 		if(name == \take and: { arguments[0] == \takes }) {
 			^questions[\takes].value(TimbredTake(this, *arguments.drop(1)))
 		};
+		if(name == \known) { ^questions[\words].value(*arguments) };
 		if(name == \done) {
 			asked = questions.removeAt(arguments[0]);
-			^if(arguments[0] != \takes) { asked.value(*arguments.drop(1)) }
+			^if(#[takes, words].includes(arguments[0]).not) { asked.value(*arguments.drop(1)) }
 		};
 		if(asked.asString.beginsWith("settings/")) {
 			^questions.removeAt(asked).value(arguments[0])

@@ -25,6 +25,10 @@
 		^this.default.models(action)
 	}
 
+	*words { |model, action|
+		^this.default.words(model, action)
+	}
+
 	*loras { |action|
 		^this.default.loras(action)
 	}
@@ -91,6 +95,10 @@
 
 	models { |action|
 		^this.ask(\models, [], (), action)
+	}
+
+	words { |model, action|
+		^this.ask(\words, if(model.isNil) { [] } { [this.class.plain(model)] }, (), action)
 	}
 
 	loras { |action|

@@ -12,6 +12,7 @@ TimbredVocabulary {
 			cancel: [],
 			status: [],
 			models: [],
+			words: [],
 			loras: [],
 			engines: [],
 			load: [],
@@ -101,7 +102,7 @@ TimbredVocabulary {
 		)
 	}
 
-	*events { ^['queued', 'started', 'warning', 'progress', 'preview', 'take', 'buffered', 'done', 'cancelled', 'fail', 'playing', 'ended', 'flowing', 'welcome', 'status.reply', 'model', 'lora', 'engine', 'loaded', 'unloaded', 'settings', 'synced', 'pong'] }
+	*events { ^['queued', 'started', 'warning', 'progress', 'preview', 'take', 'buffered', 'done', 'cancelled', 'fail', 'playing', 'ended', 'flowing', 'welcome', 'status.reply', 'model', 'known', 'lora', 'engine', 'loaded', 'unloaded', 'settings', 'synced', 'pong'] }
 
 	*codes { ^['bad-request', 'unknown-model', 'missing-weights', 'busy', 'out-of-memory', 'model-error', 'forbidden-path', 'bad-audio', 'disk-full', 'no-audio-device', 'worker-lost', 'shutting-down', 'access-denied', 'internal'] }
 }

@@ -89,7 +89,8 @@ def _method(entry: RequestEntry) -> str:
         body = 'this.send(\\cancel, if(id.isKindOf(TimbredRequest)) { id.id } { id ? "*" })'
     else:
         values = ", ".join(f"this.class.plain({name})" for name in positional(entry))
-        body = f"this.ask(\\{entry.name}, [{values}], {table}, action)"
+        given = f"[{values}]" if entry.name != "words" else "if(model.isNil) { [] } { [this.class.plain(model)] }"
+        body = f"this.ask(\\{entry.name}, {given}, {table}, action)"
     return f"{head}\t\t^{body}\n\t}}\n"
 
 

@@ -23,6 +23,7 @@ ACTIONS: dict[str, str] = {
     "called for each take once the server has read it.",
     "vary": "As in code::generate::.",
     "models": "A function of each model's name, state, native rate, channels, maximum seconds, licence and MB.",
+    "words": "A function of each group's model, name, 1 for kinds of sounds, and words separated by commas.",
     "takes": "A function of each link::Classes/TimbredTake::.",
     "status": "A function of the fields of code::status.reply::, in the protocol's order.",
     "settings": "A function of the current value.",

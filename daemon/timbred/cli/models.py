@@ -24,12 +24,18 @@ from timbred.models.checkpoint import INDEX_NAME
 from timbred.models.clap import CLAP_LICENCE, CLAP_NAME, CLAP_TASK, ClapEntry
 from timbred.models.install import INSTALLED_PATTERNS, begin_install, check_file, finish, install, staging_for
 from timbred.models.lora import LoraEntry, LoraRegistry, add
-from timbred.models.pocket import is_pocket, read_card
-from timbred.models.registry import NOTE_WORDS, Entry, Registry, build
+from timbred.models.pocket import is_pocket
+from timbred.models.registry import Entry, Registry, build
 from timbred.storage.library import StoredTake, open_library, spare_file
 
 DESCRIBED_FACTS = ("name", "title", "licence", "version", "native_rate", "channels", "max_seconds", "steps")
 """Fields of a card that `timbred models describe` prints before the words."""
+
+MEANING_OF_KNOWS = (
+    "how much of a prompt the model knows, 0 to 1, is `knows` of each take in JSON; of a prompt that it can't know it "
+    "makes the nearest sound"
+)
+"""Text about `knows`, for models of the family pocket."""
 
 COLUMNS = {"name": "name", "state": "state", "task": "task", "native_rate": "Hz", "channels": "ch",
            "max_seconds": "max s", "memory_mb": "MB", "licence": "licence", "selling": "sell its sounds?",
@@ -78,33 +84,22 @@ def _clap_row(entry: ClapEntry) -> dict[str, Any]:
 
 
 def describe(name: str, as_json: bool, file: Path | None, flags: list[str]) -> None:
-    """Print a model's facts, and the words that it knows: kinds of sounds by family, effects, chords, scales, styles.
+    """Print a model's facts, the kinds of sounds that it knows by family, and its words by group.
 
     Raises:
         UnknownModel: There is no model of this name.
-        ModelError: Its `pocket.json` is damaged.
     """
     entry = _entry(name, settings_from(file, flags))
     facts = {key: getattr(entry.card, key) for key in DESCRIBED_FACTS}
-    kinds: dict[str, tuple[str, ...]] = {"sounds": entry.card.kinds} if entry.card.kinds else {}
-    words: dict[str, tuple[str, ...]] = {"words": entry.card.words} if entry.card.words else {}
-    if is_pocket(entry.folder):
-        known = read_card(entry.folder, name, entry.remedy).vocabulary
-        kinds = known.families
-        words = {
-            "effects": tuple(known.effects),
-            "chords": tuple(known.chords),
-            "scales": tuple(known.scales),
-            "styles of drum loops": tuple(known.styles),
-            "drum kits": tuple(names[0] for names in known.kits.values()),
-            "notes": (NOTE_WORDS,),
-        }
+    kinds, words = entry.card.known_kinds(), entry.card.known_words()
+    meaning = {"knows": MEANING_OF_KNOWS} if is_pocket(entry.folder) else {}
     if as_json:
-        print(json.dumps({**facts, "kinds": kinds, **words}))
+        print(json.dumps({**facts, "kinds": kinds, "words": words, **meaning}))
         return
     lines = [f"{key}: {value}" for key, value in facts.items() if value != ""]
     lines += [f"{group}: {', '.join(names)}" for group, names in (*kinds.items(), *words.items())]
-    print("\n".join(lines if kinds or words else [*lines, "words: any"]))
+    lines += [] if kinds or words else ["words: any"]
+    print("\n".join([*lines, *(f"{key}: {text}" for key, text in meaning.items())]))
 
 
 def _is_absent(entry: Entry) -> bool:

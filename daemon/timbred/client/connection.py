@@ -355,9 +355,16 @@ class Sound:
         """Id of the take, for `vary`, `play`, `noise=` and `init=`."""
         return self.take.take_id
 
+    @property
+    def knows(self) -> float | None:
+        """How much of the prompt the model knows, 0 to 1; None if it can't tell."""
+        return self.take.knows
+
     def __repr__(self) -> str:
         where = self.path or "no file"
-        return f"<Sound {self.seconds:.3f} s, {self.samples.shape[1]} ch, {self.rate} Hz, seed {self.seed}, {where}>"
+        known = "" if self.knows is None else f", knows {self.knows:.0%}"
+        facts = f"{self.seconds:.3f} s, {self.samples.shape[1]} ch, {self.rate} Hz, seed {self.seed}{known}"
+        return f"<Sound {facts}, {where}>"
 
 
 def read_sound(take: m.Take, frame: bytes) -> Sound:

@@ -357,6 +357,10 @@ class AsyncRequests(ABC):
         """Lists the models."""
         return await self._list(self.request("models"))
 
+    async def words(self, model: str | None = None) -> list[m.KnownGroup]:
+        """Lists the words that a model knows, for menus and completion: one event for each group."""
+        return await self._list(self.request("words", model=model))
+
     async def loras(self) -> m.Lora | None:
         """Lists the LoRAs."""
         return await self._one(self.request("loras"))
@@ -447,6 +451,10 @@ class PlainRequests(ABC):
     def models(self) -> list[m.Model]:
         """Lists the models."""
         return self._run(self.timbred.models())
+
+    def words(self, model: str | None = None) -> list[m.KnownGroup]:
+        """Lists the words that a model knows, for menus and completion: one event for each group."""
+        return self._run(self.timbred.words(model))
 
     def loras(self) -> m.Lora | None:
         """Lists the LoRAs."""

@@ -37,8 +37,24 @@ MAX_ENTRIES, MAX_ENTRY_TOKENS = 20_000, 512
 MAX_EVENTS, MAX_NAMES = 4096, 20_000
 """Largest number of events of a description, and of names of one table."""
 
+MAX_NAME_CHARACTERS = 200
+"""Longest name in the vocabulary."""
+
 FORMS = ("note", "chord", "arpeggio", "scale", "hit", "loop", "texture")
 TONE_FORMS = ("note", "chord", "arpeggio", "scale")
+
+TOUCH_WORDS = ("soft", "hard", "staccato", "low", "high")
+"""Words for velocity, length and register."""
+
+NOTE_EXAMPLES = (
+    *(f"c{octave}" for octave in (1, 2, 3)),
+    *(f"{name}4" for name in ("c", "c#", "d", "d#", "e", "f", "f#", "g", "g#", "a", "a#", "b")),
+    *(f"c{octave}" for octave in (5, 6, 7)),
+)
+"""Some of the notes that a prompt may name: c1 to c7, and every one of an octave."""
+
+TEMPO_EXAMPLES = ("70 bpm", "90 bpm", "97 bpm", "120 bpm", "140 bpm", "174 bpm")
+"""Some of the tempi that a prompt may name, of 20 to 400 beats per minute."""
 
 Event = tuple[float, float, int, int]
 """Start and length in seconds, MIDI note or key, velocity."""
@@ -269,6 +285,21 @@ class Vocabulary:
         families["synthesised"] = [names[0] for names in self.synthesised.values()]
         return {family: tuple(dict.fromkeys(kinds)) for family, kinds in families.items()}
 
+    @cached_property
+    def descriptions(self) -> dict[str, tuple[str, ...]]:
+        """The words that describe a sound of a kind, by group."""
+        return {
+            "notes": NOTE_EXAMPLES,
+            "forms": ("chord", "arpeggio", "scale"),
+            "chords": tuple(self.chords),
+            "scales": tuple(f"{name} scale" for name in self.scales),
+            "tempi": TEMPO_EXAMPLES,
+            "styles of drum loops": tuple(self.styles),
+            "drum kits": tuple(dict.fromkeys(name for names in self.kits.values() for name in names)),
+            "touches": TOUCH_WORDS,
+            "effects": tuple(dict.fromkeys(word for words in self.effects.values() for word in words)),
+        }
+
     def condition_size(self, vector: int) -> int:
         """Return the size of the generator's condition, for the size of the text encoder's vector."""
         return vector + sum(map(len, self.choices.values())) + len(self.effects) + 1 + 2 * BANDS
@@ -485,6 +516,10 @@ def _check_vocabulary(words: Vocabulary) -> None:
     named = (*(names for _, names in words.names), *words.kits.values(), *(row.names for row in words.styles.values()))
     if not all(named):
         raise ValueError("vocabulary: something has no name")
+    listed = (*words.families.values(), *words.descriptions.values())
+    lengths = [len(name) for names in listed for name in names]
+    _check("vocabulary: characters of a name", min(lengths), 1, MAX_NAME_CHARACTERS)
+    _check("vocabulary: characters of a name", max(lengths), 1, MAX_NAME_CHARACTERS)
     for row in words.instruments:
         _check("vocabulary: low", row.low, 0, 127)
         _check("vocabulary: high", row.high, row.low, 127)

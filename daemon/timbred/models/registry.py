@@ -22,6 +22,9 @@ UNKNOWN_SOUND = SoundFacts(16000, 1, 10.24, 60.0, 20, 3.5, "dpm++2m")
 """Facts that stand in for those of a folder that can't be read; a request of the model fails with the reason."""
 
 
+WordGroup = tuple[str, tuple[str, ...]]
+"""Name of a group of words, and the words."""
+
 NOTE_WORDS = "note names such as c2 or f#4"
 """Words for all notes in a card."""
 
@@ -30,8 +33,9 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     """A model's facts and defaults: lengths in seconds, rate in Hz, `source` a hub id or a folder.
 
     `selling` says if sounds made with it may be sold; empty: its licence says it. `schedulers` and `capabilities` are
-    those of its family. `kinds` and `words` are those of its training; empty: any. `version` names the training of the
-    weights, where several have had the model's name.
+    those of its family. `kinds` and `words` are those of its training; empty: any. `kind_groups` and `word_groups` have
+    them by group, where the model names groups. `version` names the training of the weights, where several have had the
+    model's name.
     """
 
     name: str
@@ -56,7 +60,21 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     ranks: bool = False
     kinds: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+    kind_groups: tuple[WordGroup, ...] = ()
+    word_groups: tuple[WordGroup, ...] = ()
     version: str = ""
+
+    def known_kinds(self) -> dict[str, tuple[str, ...]]:
+        """Return the kinds of sounds by group; empty: any."""
+        return _nonempty(self.kind_groups or (("sounds", self.kinds),))
+
+    def known_words(self) -> dict[str, tuple[str, ...]]:
+        """Return the words that describe a sound, by group; empty: any."""
+        return _nonempty(self.word_groups or (("words", self.words),))
+
+
+def _nonempty(groups: tuple[WordGroup, ...]) -> dict[str, tuple[str, ...]]:
+    return {group: names for group, names in groups if names}
 
 
 def _published(family: Family, name: str, title: str, source: str, sound: SoundFacts, **facts: object) -> Card:
@@ -263,6 +281,8 @@ def _card_of_pocket(name: str, content: PocketCard) -> Card:
             *(f"{scale} scale" for scale in words.scales),
             NOTE_WORDS,
         ),
+        kind_groups=tuple(words.families.items()),
+        word_groups=tuple(words.descriptions.items()),
         version=content.version,
         ranks=content.sizes.ear is not None,
     )

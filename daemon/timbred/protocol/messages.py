@@ -67,6 +67,12 @@ class Models(Request, frozen=True, kw_only=True):
     """Lists the models."""
 
 
+class KnownWords(Request, frozen=True, kw_only=True):
+    """Lists the words that a model knows, for menus and completion: one event for each group."""
+
+    model: Annotated[ModelName, Meta(extra={"default": "the default model"})] | None = None
+
+
 class Loras(Request, frozen=True, kw_only=True):
     """Lists the LoRAs."""
 
@@ -302,7 +308,7 @@ class Done(Event, frozen=True, kw_only=True):
 
 
 class Acknowledged(Event, frozen=True, kw_only=True):
-    """`done` of a request that generates no audio: `notify`, `set`, `tempo`."""
+    """`done` of a request that generates no audio: `notify`, `set`, `tempo`, `words`."""
 
     id: str
 
@@ -414,6 +420,15 @@ class Model(Event, frozen=True, kw_only=True):
     ranks: Annotated[bool, Meta(description="1: its takes can be ranked by similarity to the prompt")] = False
     knows: Annotated[str, Meta(description="words in its training prompts, separated by commas; empty: any")] = ""
     engines: Annotated[str, Meta(description="numbers of the engines that have it in memory, separated by commas")] = ""
+
+
+class KnownGroup(Event, frozen=True, kw_only=True):
+    """A group of words that a model knows. A large group comes in several events."""
+
+    model: str
+    group: Annotated[str, Meta(description="name of the group: a family of sounds, or `effects`, `chords`...")]
+    kinds: Annotated[bool, Meta(description="1: its words are kinds of sounds; 0: they describe a sound")]
+    words: Annotated[str, Meta(description="the words, separated by a comma and a space")]
 
 
 class Lora(Event, frozen=True, kw_only=True):

@@ -5,20 +5,19 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from timbred import errors
-from timbred.audio import Megabytes
 from timbred.audiofile.files import read_header
 from timbred.config import NAMED, Config, Value, read
 from timbred.dsp.pipeline import StreamPiece
 from timbred.errors import BadRequest
 from timbred.filenames import printable
 from timbred.models.clap import ADD_CLAP
-from timbred.models.registry import Card, Entry, Registry
+from timbred.models.registry import Card, Registry
 from timbred.player.client import PlayerClient
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId, Outbox
@@ -32,6 +31,7 @@ from timbred.requests.deadline_requests import DeadlineHandlers
 from timbred.requests.job import Job, Key, key_of
 from timbred.requests.key_checks import repaints
 from timbred.requests.loras import LoraHandlers
+from timbred.requests.model_residency import ModelListHandlers, megabytes
 from timbred.requests.named_files import NamedFiles, find_embeddings
 from timbred.requests.playback import PlaybackHandlers
 from timbred.requests.postprocess import FinishedTake
@@ -192,6 +192,9 @@ class RequestHandlers:
         self.buffers = buffers
         self.flows = flows
         self.loras = loras
+        self.listing = ModelListHandlers(
+            outbox, registry, scheduler.engines, scheduler.loads, scheduler.can_rank, self._default_model
+        )
         self.deadlines = DeadlineHandlers(scheduler, player, lambda: settings.session)
         self._being_timed: dict[Key, m.Generate | m.Vary] = {}
         """Requests with a deadline that wait until their model has been timed; cancelled ones are removed."""
@@ -199,13 +202,13 @@ class RequestHandlers:
         self._pending: set[asyncio.Task[Any]] = set()
         self._pending_of: Counter[ClientId] = Counter()
         self._searches = asyncio.Semaphore(MAX_CONCURRENT_SEARCHES)
-        self._listing_models: asyncio.Task[list[m.Model]] | None = None
         self._handlers: dict[type[m.Request], Callable[[ClientId, Any], Coroutine[Any, Any, None] | None]] = {
             m.Generate: self._generate,
             m.Vary: self._vary,
             m.Cancel: self._cancel,
             m.Status: self._status,
-            m.Models: self._models,
+            m.Models: self.listing.models,
+            m.KnownWords: self.listing.words,
             m.Loras: self.loras.list,
             m.Engines: self._engines,
             m.Load: self._load,
@@ -218,6 +221,9 @@ class RequestHandlers:
             m.Tempo: self._tempo,
             m.Setting: self._setting,
         }
+
+    def _default_model(self) -> str:
+        return str(self.settings["models.default"])
 
     def receive(self, client: ClientId, request: m.Request) -> None:
         """Handle a request; see `Inbox`."""
@@ -286,7 +292,7 @@ class RequestHandlers:
         self, client: ClientId, request: m.Generate, original: m.Generate | m.Vary
     ) -> Coroutine[Any, Any, None] | None:
         """Validate a new request and create its job. `original` is the request that the client sent."""
-        entry = self.registry[request.model or str(self.settings["models.default"])]
+        entry = self.registry[request.model or self._default_model()]
         noise = self.files.noise_of(request.noise, entry.card) if request.noise else None
         files = self.files.find(request)
         head = read_header(files.init) if files.init else None
@@ -427,59 +433,8 @@ class RequestHandlers:
             ),
         )
 
-    async def _models(self, client: ClientId, request: m.Models) -> None:
-        listing = self._listing_models
-        if listing is None or listing.done():  # clients that ask at the same time get the same answer
-            listing = self._listing_models = asyncio.create_task(self._described())
-        self.outbox.send_list(client, "models", await asyncio.shield(listing), None)
-
     def _engines(self, client: ClientId, request: m.Engines) -> None:
         self.outbox.send_list(client, "engines", self.scheduler.engines.describe(), None)
-
-    async def _described(self) -> list[m.Model]:
-        entries = list(self.registry.entries.values())
-        residents = self.scheduler.engines.residents()
-        return await asyncio.to_thread(
-            lambda: [self._describe(entry, residents.get(entry.card.name, {})) for entry in entries]
-        )
-
-    def _describe(self, entry: Entry, holders: Mapping[int, int]) -> m.Model:
-        """Describe a model as `models` lists it; reads its folder in a thread.
-
-        Args:
-            entry: The model.
-            holders: Its size in bytes by number of the engine that has it in memory.
-        """
-        name = entry.card.name
-        size = sum(holders.values())
-        if holders:
-            state = "resident"
-        elif self.scheduler.loads.is_loading(name):
-            state = "loading"
-        else:
-            try:
-                size = entry.checkpoint().weight_bytes
-                state = "available"
-            except errors.TimbredError:
-                state = "missing"
-        return m.Model(
-            name=name,
-            state=state,
-            native_rate=entry.card.native_rate,
-            channels=entry.card.channels,
-            max_seconds=entry.card.max_seconds,
-            licence=entry.card.licence,
-            selling=entry.card.selling,
-            memory_mb=megabytes(size),
-            title=entry.card.title,
-            default_seconds=entry.card.default_seconds,
-            steps=entry.card.steps,
-            guidance=entry.card.guidance,
-            scheduler=entry.card.scheduler,
-            ranks=self.scheduler.can_rank(entry.card),
-            knows=", ".join((*entry.card.kinds, *entry.card.words)),
-            engines=", ".join(map(str, holders)),
-        )
 
     def _load(self, client: ClientId, request: m.Load) -> None:
         self.scheduler.loads.load(client, request.model)
@@ -504,7 +459,7 @@ class RequestHandlers:
         self.outbox.send(client, m.Acknowledged(id="tempo"))
 
     def _flow(self, client: ClientId, request: m.Flow) -> Coroutine[Any, Any, None] | None:
-        entry = self.registry[request.model or str(self.settings["models.default"])]
+        entry = self.registry[request.model or self._default_model()]
         files = self.files.find(request)
         if not self.scheduler.engines.is_resident(entry.card.name):
             entry.checkpoint()
@@ -592,8 +547,3 @@ def changed_model_warning(identity: m.Id, model: str) -> m.Warned:
     """Return the warning that a take was rendered with other weights of a model of the same name."""
     message = f"{model} has changed since this take was made: its sound is made by the new one, and differs"
     return m.Warned(id=identity, key="model", message=message)
-
-
-def megabytes(size: int) -> Megabytes:
-    """Convert bytes to megabytes."""
-    return Megabytes(size / 1e6)

@@ -1,12 +1,13 @@
-"""Requests that change which models are resident, and the renderings that time models."""
+"""Requests that change which models are resident, renderings that time models, and the lists of models and words."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from timbred import errors
-from timbred.models.registry import Registry
+from timbred.audio import Megabytes
+from timbred.models.registry import Card, Entry, Registry
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId, Outbox
 from timbred.requests.deadline import EtaEstimates, JobTimer
@@ -312,3 +313,121 @@ class LoadRequests:
     def _fail(self, name: str, error: errors.TimbredError) -> None:
         for client in self._loading.pop(name).clients:
             self._outbox.send(client, m.Fail(id="load", code=error.code, message=str(error)))
+
+
+MAX_GROUP_BYTES = 4000
+"""Longest text of words in one event, in UTF-8: an OSC datagram has room for it."""
+
+
+def split_words(words: Sequence[str]) -> list[str]:
+    """Join words by commas to texts of at most `MAX_GROUP_BYTES`, longer words alone."""
+    texts: list[str] = []
+    for word in words:
+        longer = f"{texts[-1]}, {word}" if texts else word
+        if texts and len(longer.encode()) <= MAX_GROUP_BYTES:
+            texts[-1] = longer
+        else:
+            texts.append(word)
+    return texts
+
+
+class ModelListHandlers:
+    """Handles `models` and `words`.
+
+    Args:
+        outbox: Where answers are sent.
+        registry: The models.
+        engines: The engines.
+        loads: Which models are being loaded.
+        can_rank: Tells if takes of a model can be ranked.
+        default_model: Returns the name of the default model.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        registry: Registry,
+        engines: EngineGroup,
+        loads: LoadRequests,
+        can_rank: Callable[[Card], bool],
+        default_model: Callable[[], str],
+    ) -> None:
+        self._outbox = outbox
+        self._registry = registry
+        self._engines = engines
+        self._loads = loads
+        self._can_rank = can_rank
+        self._default_model = default_model
+        self._listing: asyncio.Task[list[m.Model]] | None = None
+
+    async def models(self, client: ClientId, request: m.Models) -> None:
+        """Answer `models`; folders are read in a thread."""
+        listing = self._listing
+        if listing is None or listing.done():  # clients that ask at the same time get the same answer
+            listing = self._listing = asyncio.create_task(self._describe_all())
+        self._outbox.send_list(client, "models", await asyncio.shield(listing), None)
+
+    def words(self, client: ClientId, request: m.KnownWords) -> None:
+        """Answer `words`.
+
+        Raises:
+            UnknownModel: There is no such model.
+        """
+        card = self._registry[request.model or self._default_model()].card
+        events = [
+            m.KnownGroup(model=card.name, group=group, kinds=kinds, words=text)
+            for kinds, groups in ((True, card.known_kinds()), (False, card.known_words()))
+            for group, words in groups.items()
+            for text in split_words(words)
+        ]
+        self._outbox.send_list(client, "words", events, m.Acknowledged(id="words"))
+
+    async def _describe_all(self) -> list[m.Model]:
+        entries = list(self._registry.entries.values())
+        residents = self._engines.residents()
+        return await asyncio.to_thread(
+            lambda: [self._describe(entry, residents.get(entry.card.name, {})) for entry in entries]
+        )
+
+    def _describe(self, entry: Entry, holders: Mapping[int, int]) -> m.Model:
+        """Describe a model as `models` lists it; reads its folder in a thread.
+
+        Args:
+            entry: The model.
+            holders: Its size in bytes by number of the engine that has it in memory.
+        """
+        name = entry.card.name
+        size = sum(holders.values())
+        if holders:
+            state = "resident"
+        elif self._loads.is_loading(name):
+            state = "loading"
+        else:
+            try:
+                size = entry.checkpoint().weight_bytes
+                state = "available"
+            except errors.TimbredError:
+                state = "missing"
+        return m.Model(
+            name=name,
+            state=state,
+            native_rate=entry.card.native_rate,
+            channels=entry.card.channels,
+            max_seconds=entry.card.max_seconds,
+            licence=entry.card.licence,
+            selling=entry.card.selling,
+            memory_mb=megabytes(size),
+            title=entry.card.title,
+            default_seconds=entry.card.default_seconds,
+            steps=entry.card.steps,
+            guidance=entry.card.guidance,
+            scheduler=entry.card.scheduler,
+            ranks=self._can_rank(entry.card),
+            knows=", ".join((*entry.card.kinds, *entry.card.words)),
+            engines=", ".join(map(str, holders)),
+        )
+
+
+def megabytes(size: int) -> Megabytes:
+    """Convert bytes to megabytes."""
+    return Megabytes(size / 1e6)

@@ -5,6 +5,7 @@ import { icon, createElement, set, write } from "./dom.js";
 import { localStore } from "./storage.js";
 import { announceNow } from "./live_region.js";
 import { VISIBLE_KEYS, groupKeys } from "./schema.js";
+import { Completion, WordList } from "./word_list.js";
 
 const MAX_PROMPTS = 50;
 const PARTS = ["start", "end", "low", "high"];
@@ -13,6 +14,7 @@ const MAX_SEED = 2147483647;
 export class Composer {
   constructor(element, keys, requests, { defaultModel, selected }) {
     this.requests = requests;
+    this.wordList = new WordList(requests.connection, { onKind: (kind) => this.renderKind(kind), onWord: (word) => this.addWord(word) });
     this.defaultModel = defaultModel;
     this.selected = selected;
     this.models = new Map();
@@ -37,6 +39,7 @@ export class Composer {
       autocomplete: "off",
       enterkeyhint: "go",
     });
+    this.completion = new Completion(this.prompt, { words: () => this.wordList.words, onInsert: () => this.textChanged() });
     this.failure = createElement("p", { id: "prompt-failure", class: "failure" });
     this.go = createElement("button", { type: "submit", class: "submit", id: "generate" }, "Generate ", createElement("kbd", { text: "⏎" }));
     this.origin = createElement("p", { class: "origin", hidden: true });
@@ -48,11 +51,11 @@ export class Composer {
       { novalidate: true, onsubmit: (event) => this.onSubmit(event) },
       this.origin,
       createElement("label", { for: "prompt", class: "visually-hidden", text: "Prompt: a description of the sound" }),
-      createElement("div", { class: "prompt-row" }, this.prompt, this.go),
-      createElement("small", { id: "prompt-help", class: "visually-hidden", text: "Enter renders it; Arrow up recalls earlier prompts" }),
+      createElement("div", { class: "prompt-row" }, this.prompt, this.go, this.completion.list),
+      createElement("small", { id: "prompt-help", class: "visually-hidden", text: "Enter renders it; Arrow up recalls earlier prompts; Arrow down and Tab complete a word that the model knows" }),
       this.failure,
       createElement("div", { class: "keys visible-keys" }, ...visibleFields),
-      createElement("div", { class: "disclosures" }, this.wordsPanel(), this.keysPanel(keys)),
+      createElement("div", { class: "disclosures" }, this.wordList.element, this.keysPanel(keys)),
     );
     this.prompt.addEventListener("keydown", (event) => this.onPromptKeydown(event));
     this.prompt.addEventListener("input", () => this.onPromptInput());
@@ -80,26 +83,18 @@ export class Composer {
     return createElement("details", { class: "disclosure", id: "all-keys" }, createElement("summary", {}, "All keys ", this.number), ...groups, reset);
   }
 
-  /** Builds the list of the words that the selected model was trained on; a click adds one to the prompt. */
-  wordsPanel() {
-    this.knownWords = createElement("div", { class: "words" });
-    this.knownTitle = createElement("summary");
-    this.knownPanel = createElement("details", { class: "disclosure", hidden: true, id: "known-words" }, this.knownTitle, this.knownWords);
-    return this.knownPanel;
-  }
-
-  showKnownWords(model) {
-    if (this.wordsOf === model?.name) return;
-    this.wordsOf = model?.name;
-    const words = model?.knows ? model.knows.split(", ") : [];
-    this.knownPanel.hidden = !words.length;
-    write(this.knownTitle, `Words that ${model?.name} was trained on`);
-    this.knownWords.replaceChildren(...words.map((word) => createElement("button", { type: "button", class: "small", onclick: () => this.addWord(word) }, word)));
-  }
-
   addWord(word) {
     this.prompt.value = `${this.prompt.value.trim()} ${word}`.trim();
-    this.onPromptInput();
+    this.textChanged();
+  }
+
+  /** Renders a kind of sound with the keys as they are, and plays it. */
+  renderKind(kind) {
+    this.forgetOrigin();
+    this.prompt.value = kind;
+    this.textChanged();
+    this.prompt.form.requestSubmit();
+    if (this.last?.title === kind) this.last.listen = true;
   }
 
   buildSeed() {
@@ -141,7 +136,7 @@ export class Composer {
     write(control.options[0], `${this.defaultModel() || "the default"}`);
     const model = this.models.get(control.value || this.defaultModel());
     control.title = model ? `${model.title}. ${model.licence}` : "";
-    this.showKnownWords(model);
+    this.wordList.show(model);
     const recipe = this.from?.recipe?.parameters ?? {};
     for (const field of this.fields.values()) if (field.key.name !== "model") field.limit(model ?? null, textOf(recipe[field.key.name]));
     this.showLastSeed();
@@ -226,11 +221,15 @@ export class Composer {
   }
 
   startFresh() {
+    this.forgetOrigin();
+    this.focus();
+  }
+
+  forgetOrigin() {
     this.from = null;
     this.origin.hidden = true;
     for (const name of ["init", ...PARTS]) this.fields.get(name).value = undefined;
     this.applyModel();
-    this.focus();
   }
 
   /** Varies a take: its recipe with another seed. With the seed locked something else must be changed first. */
@@ -289,6 +288,7 @@ export class Composer {
   // ---- the prompt
 
   onPromptKeydown(event) {
+    if (this.completion.press(event)) return;
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
       event.preventDefault();
       this.prompt.form.requestSubmit();
@@ -307,12 +307,18 @@ export class Composer {
   }
 
   storePrompt(prompt) {
+    this.completion.close();
     this.prompts = [prompt, ...this.prompts.filter((other) => other !== prompt)].slice(0, MAX_PROMPTS);
     this.recalled = -1;
     localStore.set("prompts", this.prompts);
   }
 
   onPromptInput() {
+    this.textChanged();
+    this.completion.update();
+  }
+
+  textChanged() {
     this.recalled = -1;
     this.fail("");
     this.fitHeight();

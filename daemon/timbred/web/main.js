@@ -163,7 +163,7 @@ class Panel {
   async handleNotification(event) {
     if (event.type !== "take") return;
     try {
-      this.history.addNew(await api.take(event.take_id));
+      this.history.addNew(await takeOf(event));
     } catch (error) {
       this.activity.note("fail", error.message);
     }
@@ -185,9 +185,9 @@ class Panel {
     this.composer.storeSeed(event);
     if (event.index !== 0) return;
     try {
-      const take = await api.take(event.take_id);
+      const take = await takeOf(event);
       this.history.addNew(take);
-      if (job.id === this.watched) await this.choose(take, { listen: this.takeView.autoplay });
+      if (job.id === this.watched) await this.choose(take, { listen: job.listen || this.takeView.autoplay });
     } catch (error) {
       this.takeView.blank(error.message);
     }
@@ -256,6 +256,9 @@ class Panel {
     };
   }
 }
+
+/** Returns the stored take of an event, with how much of its prompt the model knows. */
+const takeOf = async (event) => ({ ...(await api.take(event.take_id)), knows: event.knows });
 
 start().catch((error) => {
   set(find("connection-alert"), "hidden", false);

@@ -14,6 +14,8 @@ import { kilohertz, moment, seconds } from "./format.js";
 
 const NOISE_INTERVAL_MS = 90;
 const SEEK_STEP_S = 0.1;
+const UNKNOWN_BELOW = 0.25;
+const KNOWN_FROM = 0.75;
 const REDUCED_MOTION = window.matchMedia("(prefers-reduced-motion: reduce)");
 
 export class TakeView {
@@ -50,7 +52,8 @@ export class TakeView {
       this.head,
     );
     this.failure = createElement("p", { class: "failure", id: "take-failure" });
-    element.append(createElement("div", { class: "top" }, createElement("div", {}, this.title, this.about), this.star), this.scope, this.failure, this.transport(), this.exportRow());
+    this.known = createElement("p", { class: "known", id: "known" });
+    element.append(createElement("div", { class: "top" }, createElement("div", {}, this.title, this.about, this.known), this.star), this.scope, this.failure, this.transport(), this.exportRow());
     this.regionSelect = new RegionSelect(this.scope, this.scope.firstChild, (corners) => this.repaintRegion(corners));
     this.scope.addEventListener("pointerdown", (event) => this.onPointerdown(event));
     this.scope.addEventListener("keydown", (event) => this.onKeydown(event));
@@ -133,6 +136,7 @@ export class TakeView {
     const format = [seconds(take.seconds), kilohertz(take.rate), take.channels === 1 ? "mono" : "stereo"];
     write(this.title, take.prompt);
     write(this.about, [...format, ...settings].join(" · "));
+    write(this.known, describeKnown(take));
     write(this.path, take.path);
     this.drag.href = take.url ? `${take.url}?save` : "#";
     this.drag.download = take.name;
@@ -217,6 +221,7 @@ export class TakeView {
       clear(this.spectrum);
       clear(this.wave);
       write(this.title, job.title);
+      write(this.known, "");
       this.enable(false);
       write(this.path, "");
       this.animate();
@@ -316,4 +321,11 @@ export class TakeView {
     event.stopPropagation();
     player.seek(target);
   }
+}
+
+/** Says how much of its prompt the model of a take knows; empty if it knows it, or can't tell. */
+function describeKnown({ knows, model }) {
+  if (knows === undefined || knows >= KNOWN_FROM) return "";
+  if (knows < UNKNOWN_BELOW) return `nearest sound: ${model} doesn't know this`;
+  return `${model} knows ${Math.round(100 * knows)} % of this`;
 }
