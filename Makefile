@@ -53,10 +53,6 @@ docs: .venv/.installed-for-docs
 bench: .venv/.installed-for-tests
 	$(BIN)/python -m benchmarks
 
-# The model in the package is version 1. `make pocket-train VERSION=2` trains its successor.
-VERSION ?= 1
-
-ifeq ($(VERSION),2)
 pocket-data: .venv/.installed-for-tests
 	$(BIN)/python -m training.pocket.data
 	$(BIN)/python -m training.pocket.features
@@ -68,16 +64,6 @@ pocket-train: .venv/.installed-for-tests
 pocket-eval: .venv/.installed-for-tests
 	$(BIN)/python -m training.pocket.train --stage classifier
 	$(BIN)/python -m training.pocket.evaluate
-else
-pocket-data: .venv/.installed-for-tests
-	$(BIN)/python -m training.data
-
-pocket-train: .venv/.installed-for-tests
-	$(BIN)/python -m training.train
-
-pocket-eval: .venv/.installed-for-tests
-	$(BIN)/python -m training.evaluate
-endif
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(SET_UP)

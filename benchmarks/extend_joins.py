@@ -1,7 +1,8 @@
-"""Joins of extended sounds of one model, the embedded one or a tiny one (`--model`), from 2.5 s to 12.5 s.
+"""Joins of extended sounds of one model, the embedded one or a tiny one (`--model`), from 2.5 s on.
 
-There are two kinds: the end of the init audio, and the boundaries of windows. Measured at each, and every 50 ms at
-positions of the same sounds that are far from any join:
+The embedded model's are extended to its longest sound, the others' to 12.5 s. There are two kinds: the end of the init
+audio, and the boundaries of windows. Measured at each, and every 50 ms at positions of the same sounds that are far
+from any join:
 
 - dip: how far the level within 0.4 s falls below that of 0.4 to 1 s before and after, in decibels.
 - step: difference between the mean levels of 0.2 to 1 s before and after, in decibels.
@@ -60,6 +61,13 @@ class ContinuedSound:
     joins: list[float]
 
 
+def extension_of(loaded: LoadedModel) -> tuple[float, float]:
+    """Return the seconds of the whole sound and of a window; the embedded model extends within its longest sound."""
+    if loaded.name == POCKET:
+        return loaded.max_seconds, loaded.max_seconds
+    return TOTAL_S, WINDOW_S
+
+
 def continue_sound(
     loaded: LoadedModel, prompt: str, init: NDArray[np.float32], seeds: tuple[int, ...]
 ) -> list[ContinuedSound]:
@@ -67,13 +75,14 @@ def continue_sound(
     model = loaded.model
     rate, row_samples = model.latent_layout.rate, model.latent_layout.samples_per_row
     sound = InitAudio(samples=init.astype("<f4").tobytes(), channels=init.shape[1], strength=1.0)
-    order = replace(loaded.order(prompt, TOTAL_S, 0), seeds=seeds, init_audio=sound, window=WINDOW_S)
+    total_s, window_s = extension_of(loaded)
+    order = replace(loaded.order(prompt, total_s, 0), seeds=seeds, init_audio=sound, window=window_s)
     sounds = model.render(order, lambda _: None, lambda: False)
-    added_rows = -(-(round(TOTAL_S * rate) - len(init)) // row_samples)
-    plan = plan_windows(len(init) // row_samples, added_rows, int(WINDOW_S * rate) // row_samples)
+    added_rows = -(-(round(total_s * rate) - len(init)) // row_samples)
+    plan = plan_windows(len(init) // row_samples, added_rows, int(window_s * rate) // row_samples)
     new_rows = [sum(window.new for window in plan[:count]) for count in range(len(plan))]
     joins = [(len(init) + row_samples * rows) / rate for rows in new_rows]
-    part = OriginalAudio(_clip(init, rate), EditedPart(len(init) / rate, TOTAL_S))
+    part = OriginalAudio(_clip(init, rate), EditedPart(len(init) / rate, total_s))
     wholes = [
         splice(_clip(rendered, rate), part, SampleRate(rate), sounds.first_frame) for rendered in sounds.waveforms
     ]
@@ -146,7 +155,7 @@ def main() -> None:
 def print_joins(loaded: LoadedModel) -> None:
     """Render and extend the sounds, and print the figures of their joins."""
     rate = loaded.model.latent_layout.rate
-    print(f"joins of sounds extended from {INIT_S:g} to {TOTAL_S:g} s, {loaded.name}; {machine()}")
+    print(f"joins of sounds extended from {INIT_S:g} to {extension_of(loaded)[0]:g} s, {loaded.name}; {machine()}")
     print(f"  {'prompt':<16}{'join':<8}" + "".join(f"{name:>18}" for name in FIGURE_NAMES))
     chances: dict[str, list[list[float]]] = {"init": [], "windows": []}
     for prompt in PROMPTS:

@@ -41,7 +41,13 @@ RELEASE = ", release"
 
 PROMPT = "a deep punchy kick drum"
 ORDER = RenderOrder(
-    inputs=PromptInputs(prompt=PROMPT), seconds=2.0, steps=100, guidance=1.0, eta=0.0, scheduler="dpm++2m", seeds=(1,)
+    inputs=PromptInputs(prompt=PROMPT),
+    seconds=2.0,
+    steps=100,
+    guidance=1.0,
+    eta=0.0,
+    scheduler="flow-euler",
+    seeds=(1,),
 )
 Variant = Callable[[], AbstractContextManager[object]]
 

@@ -26,6 +26,7 @@ from benchmarks.loaded import MODEL_NAMES, POCKET, LoadedModel, loaded_model
 from benchmarks.machine import machine
 from timbred.audio import Clip, SampleRate, Seconds, bars_to_seconds, frames_in
 from timbred.dsp.pipeline import run_pipeline
+from timbred.engine.diffusion.looping import ATTACK_POWER_RATIO, COMPARED_EDGE_S
 from timbred.render_settings import RenderSettings
 
 MAX_STEP_RATIO, MAX_FLUX_RATIO, MAX_ATTACK_RATIO = 1.0, 1.5, 1.1
@@ -94,6 +95,13 @@ def measure_seam(samples: NDArray[np.float32], has_attack: bool) -> Seam:
     return Seam(step, float(nearby_rises[0] / max(float(np.median(nearby_rises)), 1e-9)), plain, rank, has_attack)
 
 
+def begins_with_attack(samples: NDArray[np.float32]) -> bool:
+    """Tell if a loop, (frames, channels), begins far louder than it ends: its seam is an attack."""
+    edge = max(1, min(len(samples) // 2, round(COMPARED_EDGE_S * RATE_HZ)) // HOP_FRAMES)
+    powers = [float(np.mean(part**2)) for part in np.array_split(samples, len(samples) // HOP_FRAMES)]
+    return max(powers[:edge]) > ATTACK_POWER_RATIO * float(np.mean(powers[-edge:]))
+
+
 def measure_rises(samples: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the rise of the spectrum from each window to the next around the circle; the first is at the seam."""
     count = max(4, len(samples) // HOP_FRAMES)
@@ -142,7 +150,8 @@ def print_seams(loaded: LoadedModel) -> None:
         while seconds > loaded.max_seconds:
             seconds /= 2
         samples, is_circular = render_loop(loaded, prompt, seconds, seed)
-        seams = [measure_seam(channel, not is_circular) for channel in samples.T]
+        with_attack = not is_circular or begins_with_attack(samples)
+        seams = [measure_seam(channel, with_attack) for channel in samples.T]
         seam = max(seams, key=lambda seam: (not seam.is_good, seam.flux))
         exact = len(samples) / frames_in(seconds, RATE_HZ)
         within = seam.is_good and exact == 1

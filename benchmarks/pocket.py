@@ -1,22 +1,34 @@
-"""The embedded model in this process: by timbred's engine, and by diffusers as in its documentation."""
+"""The embedded model: from words to a finished file, and in this process by timbred's engine and by plain calls.
+
+Goals on two cores, warm, medians: at most 150 ms for 2 s of sound, 600 ms for 10 s; memory of all processes under
+900 MB.
+"""
 
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from statistics import median, quantiles
 
+import psutil
 import torch
 
+from benchmarks.daemon import Client, daemon
+from benchmarks.machine import machine
 from timbred.engine.compile.compiled_calls import CompileQueue
-from timbred.engine.diffusion.sampler import make_scheduler
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.component_loader import quiet_libraries
 from timbred.engine.model_manager import make_resident
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder
 from timbred.models import registry
+from training.pocket.export import load_exported
+from training.pocket.pipeline import Pocket
 
 WARM_UP_SOUND_COUNT = 24
 """Sounds after which an engine has compiled the model and its decoder for their shape."""
+
+ROUND_COUNT = 25
+LENGTHS_S = (2.0, 10.0)
+PROMPTS = ("a grand piano c4", "church organ a3", "techno drum loop", "rain", "a deep kick")
 
 POCKET_CARD = registry.pocket_card()
 
@@ -60,18 +72,44 @@ def time_engine_call(model: LatentDiffusion, prompt: str, seconds: float, seed: 
     return time.perf_counter() - started_at
 
 
-def time_stock_pipeline(model: LatentDiffusion, prompt: str, seconds: float, seed: int) -> float:
-    """Return the seconds of the stock pipeline with the same components, steps, guidance and scheduler."""
-    pipeline: Any = model.pipeline
-    pipeline.set_progress_bar_config(disable=True)
-    pipeline.scheduler = make_scheduler(POCKET_CARD.scheduler, model.scheduler_config)
+def plain_model() -> Pocket:
+    """Load the model as the training's evaluation does: plain calls in the order of the pipeline, without an engine."""
+    return load_exported(registry.pocket_folder())
+
+
+def time_plain_model(model: Pocket, prompt: str, seconds: float, seed: int) -> float:
+    """Return the seconds of the plain calls with the same weights and steps."""
     started_at = time.perf_counter()
-    pipeline(
-        prompt,
-        audio_length_in_s=seconds,
-        num_inference_steps=POCKET_CARD.steps,
-        guidance_scale=POCKET_CARD.guidance,
-        negative_prompt=POCKET_CARD.negative,
-        generator=torch.Generator().manual_seed(seed),
-    )
+    model.sounds([prompt], seconds, seed)
     return time.perf_counter() - started_at
+
+
+def measure_latency(client: Client, seconds: float) -> list[float]:
+    """Return the seconds from words to the finished file, with a prompt that was never used before each time."""
+    for seed in range(WARM_UP_SOUND_COUNT):
+        client.time_generate(prompt=f"{PROMPTS[seed % len(PROMPTS)]}, warm-up {seed}", seconds=seconds, seed=seed)
+    return [
+        client.time_generate(prompt=f"{PROMPTS[number % len(PROMPTS)]} number {number}", seconds=seconds, seed=number)
+        for number in range(ROUND_COUNT)
+    ]
+
+
+def measure_memory(process: int) -> float:
+    """Return the resident memory of a process and all processes below it in MB."""
+    parent = psutil.Process(process)
+    return sum(part.memory_info().rss for part in (parent, *parent.children(recursive=True))) / 1e6
+
+
+def main() -> None:
+    """Print the table."""
+    print(f"words to finished file, pocket, {ROUND_COUNT} sounds, warm, new prompts; {machine()}")
+    with daemon() as client:
+        for seconds in LENGTHS_S:
+            durations = measure_latency(client, seconds)
+            slow = quantiles(durations, n=10)[-1]
+            print(f"  {seconds:4g} s: median {median(durations) * 1e3:4.0f} ms, 90 % within {slow * 1e3:4.0f} ms")
+        print(f"  memory of all processes: {measure_memory(client.process):.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

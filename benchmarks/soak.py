@@ -41,7 +41,7 @@ REQUEST_TIMEOUT_S = 180.0
 MAX_FLOW_S = 4.0
 """Longest duration of a flow."""
 
-MAX_SOUND_S = 5.0
+MAX_SOUND_S = 10.0
 """Longest sound: the maximum of the model pocket."""
 
 MAX_RISE_MB = {"daemon": 12.0, "engine": 64.0, "player": 8.0, "spare engine": 8.0, "spare player": 8.0}

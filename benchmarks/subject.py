@@ -92,7 +92,7 @@ def subjects() -> Generator[list[Subject]]:
     """Return the models to measure on this machine."""
     if not torch.cuda.is_available():
         card = registry.pocket_card()
-        yield [Subject("pocket", 2.0, card.steps, card.guidance)]
+        yield [Subject("pocket", 2.0, card.steps, card.guidance, scheduler=card.scheduler)]
         return
     with tempfile.TemporaryDirectory() as temporary_folder:
         base = full_size.make(Path(temporary_folder) / "base", "audioldm2", torch.float16)

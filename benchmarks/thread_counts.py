@@ -23,7 +23,7 @@ ROUND_COUNT = 12
 STEP_COUNT = 40
 ORDER = RenderOrder(
     inputs=PromptInputs(prompt="a deep punchy kick drum"), seconds=2.0, steps=STEP_COUNT, guidance=1.0, eta=0.0,
-    scheduler="dpm++2m", seeds=(1,),
+    scheduler="flow-euler", seeds=(1,),
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ MODEL = "pocket"
 REQUEST_COUNT = 8
 ROUND_COUNT = 9
 WARM_UP_ROUNDS = 2
-STEPS = (14, 50)
+STEPS = (4, 50)
 """Numbers of steps: the default, and one with which the daemon's share of the work is small."""
 KEYS = {"model": MODEL, "prompt": "a deep punchy kick drum", "seconds": 2.0}
 SETTINGS = ("device.threads=1", "engine.spare=off", "discovery.announce=off")

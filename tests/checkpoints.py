@@ -14,7 +14,7 @@ from diffusers.pipelines.ace_step.modeling_ace_step import (
 from diffusers.pipelines.audioldm2 import modeling_audioldm2
 from diffusers.pipelines.stable_audio.modeling_stable_audio import StableAudioProjectionModel
 from diffusers.pipelines.stable_audio_3.modeling_stable_audio_3 import StableAudio3DurationEmbedder
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     ClapConfig,
     ClapFeatureExtractor,
@@ -250,6 +250,14 @@ def pickle_weights(folder: Path) -> Path:
         stem = "pytorch_model" if file.stem == "model" else file.stem
         torch.save(load_file(file), file.with_name(f"{stem}.bin"))
         file.unlink()
+    return folder
+
+
+def louden(folder: Path) -> Path:
+    """Amplify a checkpoint's vocoder, which is all but silent with initial weights."""
+    (weights,) = (folder / "vocoder").glob("*.safetensors")
+    tensors = {name: tensor * 12.0 if "weight" in name else tensor for name, tensor in load_file(weights).items()}
+    save_file(tensors, weights, {"format": "pt"})
     return folder
 
 

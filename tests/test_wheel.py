@@ -71,7 +71,7 @@ def test_wheel_holds_every_file_of_the_package_and_nothing_else(held: dict[str, 
 
 def test_wheel_holds_the_types_the_model_and_the_panel(held: dict[str, bytes]):
     assert "timbred/py.typed" in held
-    assert len(held["timbred/pocket/model/unet/diffusion_pytorch_model.safetensors"]) > 1_000_000
+    assert len(held["timbred/pocket/model/pocket.safetensors"]) > 1_000_000
     assert len(assets()) > 20
     page = {name: held.get(f"timbred/web/{name}") for name in assets()}
     assert page == {name: asset.content for name, asset in assets().items()}

@@ -15,7 +15,6 @@ PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "training/README.md": "training.md",
-    "training/pocket/README.md": "training-version-2.md",
     "training/LOG.md": "training-log.md",
 }
 """Pages by their path in the repository, and their path in the site."""

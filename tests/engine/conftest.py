@@ -1,5 +1,6 @@
 """Tiny checkpoints, made once for all tests of the engine."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,3 +45,9 @@ stable_audio_3 = checkpoint_fixture("stable_audio_3")
 musicldm = checkpoint_fixture("musicldm")
 ace_step = checkpoint_fixture("ace_step")
 clap = checkpoint_fixture("clap")
+
+
+@pytest.fixture(scope="session")
+def loud_audioldm(audioldm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny AudioLDM with a louder vocoder."""
+    return checkpoints.louden(shutil.copytree(audioldm, tmp_path_factory.mktemp("loud") / "loud"))

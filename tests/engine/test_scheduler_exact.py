@@ -1,10 +1,11 @@
-"""`exact`: the embedded model in a real engine process.
+"""`exact`: a small model with a noise scheduler and the embedded model in a real engine process.
 
 A take's seed alone reproduces its samples bit-exactly, regardless of the jobs before, after and beside it.
 """
 
 import itertools
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from tests.engine.test_scheduler_pieces import render
 from tests.ipc.test_engine_client import EventRecorder, engine
 from timbred.ipc import engine_messages
 from timbred.ipc.engine_client import ENGINE_PROGRAM, EngineLink
+from timbred.models import registry
 
 SEEDS = (5, 6, 7)
 
@@ -21,41 +23,50 @@ Samples = dict[int, bytes]
 """A take's samples by its seed."""
 
 
-def tone() -> bytes:
-    return (0.3 * np.sin(np.arange(32_000) / 20)).astype("<f4").tobytes()
+def tone(strength: float) -> engine_messages.InitAudio:
+    """A tone of about a second at the models' rates."""
+    samples = (0.3 * np.sin(np.arange(20_000) / 20)).astype("<f4")
+    return engine_messages.InitAudio(samples=samples.tobytes(), strength=strength)
 
 
 KINDS: dict[str, dict[str, Any]] = {
+    "plain": {},
     "guided": {"guidance": 3.0, "inputs": engine_messages.PromptInputs(prompt="snare drum", negative="hiss")},
-    "noisy scheduler": {"scheduler": "euler-a"},
     "loop": {"loop": True, "inputs": engine_messages.PromptInputs(prompt="warm pad")},
-    "init_audio": {"init_audio": engine_messages.InitAudio(samples=tone(), strength=0.6)},
-    "continued": {"init_audio": engine_messages.InitAudio(samples=tone(), strength=1.0), "seconds": 1.7, "window": 1.5},
+    "init_audio": {"init_audio": tone(0.6)},
+    "continued": {"init_audio": tone(1.0), "seconds": 1.7, "window": 1.5},
 }
+
+MODEL_KINDS = [
+    *(("pocket", "flow-euler", kind) for kind in KINDS),
+    *(("tiny", "dpm++2m", kind) for kind in KINDS),
+    ("tiny", "euler-a", "plain"),
+]
+"""Models, their noise schedulers, of which the last one draws noise in each step, and kinds of sounds."""
 
 
 class SharedEngine:
     """One engine process for all tests, with a number for each job."""
 
-    def __init__(self, link: EngineLink, recorder: EventRecorder) -> None:
+    def __init__(self, link: EngineLink, recorder: EventRecorder, folders: dict[str, Path]) -> None:
         self.link = link
+        self._folders = folders
         self.recorder = recorder
         self._numbers = itertools.count(1)
 
-    def exact(self, seeds: tuple[int, ...], **changes: Any) -> int:
+    def exact(self, seeds: tuple[int, ...], model: str = "pocket", **changes: Any) -> int:
         """Send an exact job; return its number."""
         plain: dict[str, Any] = {
             "seconds": 1.0,
             "is_streamed": False,
             "exact": True,
-            "scheduler": "dpm++2m",
             "steps": 4,
         }
-        return self.send(**{**plain, **changes, "seeds": seeds})
+        return self.send(model, **{**plain, **changes, "seeds": seeds})
 
-    def send(self, **changes: Any) -> int:
+    def send(self, model: str = "pocket", **changes: Any) -> int:
         number = next(self._numbers)
-        self.link.send(render(number, 1, **changes))
+        self.link.send(render(self._folders[model], number, 1, **{"scheduler": "flow-euler", **changes}))
         return number
 
     async def rendered(self, job: int) -> Samples:
@@ -73,18 +84,22 @@ class SharedEngine:
 
 
 @pytest.fixture(scope="module")
-async def shared() -> AsyncGenerator[SharedEngine]:
+async def shared(audioldm2: Path) -> AsyncGenerator[SharedEngine]:
+    folders = {"pocket": registry.pocket_folder(), "tiny": audioldm2}
     async with engine(ENGINE_PROGRAM) as (link, recorder):
         assert isinstance(await recorder.next(), engine_messages.EngineReady)
-        yield SharedEngine(link, recorder)
+        yield SharedEngine(link, recorder, folders)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_scheduler_exact_repeats_each_of_several_takes_alone(shared: SharedEngine, kind: str) -> None:
-    together = await shared.rendered(shared.exact(SEEDS, **KINDS[kind]))
+@pytest.mark.parametrize(("model", "scheduler", "kind"), MODEL_KINDS)
+async def test_scheduler_exact_repeats_each_of_several_takes_alone(
+    shared: SharedEngine, model: str, scheduler: str, kind: str
+) -> None:
+    changes = {"scheduler": scheduler, **KINDS[kind]}
+    together = await shared.rendered(shared.exact(SEEDS, model, **changes))
     alone: Samples = {}
     for seed in SEEDS:
-        alone |= await shared.rendered(shared.exact((seed,), **KINDS[kind]))
+        alone |= await shared.rendered(shared.exact((seed,), model, **changes))
     assert len(set(together.values())) == len(SEEDS)
     assert together == alone
 

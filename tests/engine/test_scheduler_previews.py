@@ -1,5 +1,6 @@
 """The real engine process: one early rendering of each sound that asked for it, about a third of the way."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ STEPS = 6
 
 def given() -> engine_messages.InitAudio:
     """A second of noise at the model's rate."""
-    samples = 0.1 * np.random.default_rng(3).standard_normal(32_000)
+    samples = 0.1 * np.random.default_rng(3).standard_normal(16_000)
     return engine_messages.InitAudio(samples=samples.astype("<f4").tobytes(), strength=1.0)
 
 
@@ -29,13 +30,13 @@ ORDERS: dict[int, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-async def said() -> list[tuple[Any, list[Any]]]:
+async def said(loud_audioldm: Path) -> list[tuple[Any, list[Any]]]:
     """The engine's messages, with their frames."""
     async with engine(forked_command(ENGINE)) as (link, received):
         await received.next()
         for job, changes in ORDERS.items():
             wanted: dict[str, Any] = {"is_streamed": False, "preview": True, "seconds": 1.0, "steps": STEPS, **changes}
-            link.send(render(job, **wanted))
+            link.send(render(loud_audioldm, job, **wanted))
         messages = await until_rendered(received, set(ORDERS))
     return [one if isinstance(one, tuple) else (one, []) for one in messages]
 

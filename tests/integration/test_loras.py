@@ -14,11 +14,10 @@ import soundfile
 from tests.forked_programs import torch_program
 from tests.integration import clients
 from tests.integration.clients import UdpClient, new_id
-from tests.integration.daemons import ROOT, DaemonProcess, environment
+from tests.integration.daemons import ROOT, DaemonProcess, environment, write_checkpoints
 from tests.integration.osc import Reply
 from tests.loras import random_lora
 from timbred.audiofile.files import read_recipe
-from timbred.models.registry import pocket_folder
 
 KEYS = ("@seed", 7, "@exact", 1, "@steps", 4, "@seconds", 0.5)
 
@@ -31,7 +30,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pull(folder: Path, name: str, source: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Run `timbred loras pull` as a user does."""
     command = [sys.executable, "-m", "timbred", "loras", "pull", name, "--from", str(source), *options]
-    settings = ("--set", f"loras.folder={folder / 'loras'}")
+    values = (f"loras.folder={folder / 'loras'}", f"models.tiny.source={folder / 'tiny'}")
+    settings = [word for value in values for word in ("--set", value)]
     return subprocess.run(
         [*command, *settings], cwd=ROOT, env=environment(folder, False), capture_output=True, text=True, check=False
     )
@@ -39,13 +39,18 @@ def pull(folder: Path, name: str, source: Path, *options: str) -> subprocess.Com
 
 @pytest.fixture(scope="module")
 def lora_daemon(folder: Path) -> Iterator[DaemonProcess]:
-    """A daemon with the real engine, pocket, and the LoRAs warm and cold."""
+    """A daemon with the real engine, a small model, and the LoRAs warm and cold."""
+    from tests import checkpoints
+
+    checkpoints.louden(write_checkpoints(folder, tiny="audioldm2") / "tiny")
     for seed, name in enumerate(("warm", "cold"), start=1):
-        source = random_lora(pocket_folder(), folder / f"{name}.safetensors", seed=seed)
+        source = random_lora(folder / "tiny", folder / f"{name}.safetensors", seed=seed)
         done = pull(folder, name, source, "--licence", "CC0-1.0")
         assert done.returncode == 0, done.stderr
         assert done.stdout == f"{folder / 'loras' / f'{name}.safetensors'}\n"
     settings = (
+        f"models.tiny.source={folder / 'tiny'}",
+        "models.default=tiny",
         "device=cpu",
         "device.threads=1",
         "engine.spare=off",
@@ -81,8 +86,8 @@ def test_loras_lists_each_and_then_done(performer: UdpClient) -> None:
     performer.say("loras")
     received = performer.until("done")
     assert received == [
-        Reply("lora", "ssiss", ("cold", "pocket", 2, "CC0-1.0", "available")),
-        Reply("lora", "ssiss", ("warm", "pocket", 2, "CC0-1.0", "available")),
+        Reply("lora", "ssiss", ("cold", "tiny", 2, "CC0-1.0", "available")),
+        Reply("lora", "ssiss", ("warm", "tiny", 2, "CC0-1.0", "available")),
         Reply("done", "sis", ("loras", 2, "")),
     ]
 

@@ -17,26 +17,15 @@ LONG_ENOUGH = 900
 """Steps of a sound that is still being made when the test has done its part."""
 
 
-def make_audible(folder: Path) -> None:
-    """Increase the random weights of a checkpoint's vocoder, which are so small that the sound is silence."""
-    import torch
-    from transformers import SpeechT5HifiGan
-
-    vocoder = SpeechT5HifiGan.from_pretrained(folder / "vocoder")
-    with torch.no_grad():
-        for weights in vocoder.parameters():
-            weights.mul_(10)
-    vocoder.save_pretrained(folder / "vocoder")
-
-
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a checkpoint of each family, the older one with .bin weights."""
     from tests import checkpoints
 
-    folder = write_checkpoints(tmp_path_factory.mktemp("models"), audioldm2="audioldm2", audioldm="audioldm")
+    folder = tmp_path_factory.mktemp("models")
+    write_checkpoints(folder, audioldm2="audioldm2", audioldm="audioldm")
     for name in ("audioldm2", "audioldm"):
-        make_audible(folder / name)
+        checkpoints.louden(folder / name)
     checkpoints.pickle_weights(folder / "audioldm")
     damaged = shutil.copytree(folder / "audioldm2", folder / "damaged")
     weights = next((damaged / "unet").glob("*.safetensors"))

@@ -55,6 +55,11 @@ def test_add_names_an_unknown_model(registry: LoraRegistry, source: Path) -> Non
         add(source, "warm", registry, "nothing")
 
 
+def test_add_refuses_a_model_that_uses_none(registry: LoraRegistry, source: Path) -> None:
+    with pytest.raises(BadRequest, match=r"pocket can't use LoRAs; name the model that warm was made for"):
+        add(source, "warm", registry, "pocket")
+
+
 def test_add_reads_the_scale_of_pefts_configuration(registry: LoraRegistry, source: Path) -> None:
     tensors = {f"base_model.model.{name}": tensor for name, tensor in load_file(source).items()}
     folder = source.parent / "peft"

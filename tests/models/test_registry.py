@@ -2,7 +2,7 @@
 
 import pytest
 
-from timbred.models.families import FAMILIES, Family
+from timbred.models.families import FAMILIES, POCKET, Family
 from timbred.models.registry import PUBLISHED_CARDS, Card, pocket_card
 
 CARDS = (pocket_card(), *PUBLISHED_CARDS)
@@ -11,7 +11,7 @@ CARDS = (pocket_card(), *PUBLISHED_CARDS)
 def families_of(card: Card) -> list[Family]:
     return [
         family
-        for family in FAMILIES
+        for family in (*FAMILIES, POCKET)
         if (family.capabilities, family.schedulers) == (card.capabilities, card.schedulers)
     ]
 

@@ -20,7 +20,7 @@ from tests.requests.test_resolve import CARD, SPEAKER, resolved
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.model_manager import make_resident
 from timbred.ipc.engine_messages import PromptInputs
-from timbred.models import checkpoint, registry, tokenizer_files
+from timbred.models import checkpoint, tokenizer_files
 from timbred.models.long_texts import Windows, long_texts
 from timbred.models.registry import Card, Entry, Registry
 from timbred.models.tokenizer_files import TokenizerFiles
@@ -28,7 +28,11 @@ from timbred.requests.prompt_texts import TextCounter
 
 WORDS = "warm pad, 808 kick. naïve ПАД 音 ﷺ <s> \n"
 SENTENCE = "a soft and warm pad that opens slowly over distant bells "
-MODELS = ("pocket", "audioldm", "audioldm2", "audioldm2_speech", "stable_audio", "stable_audio_3")
+MODELS = ("audioldm", "audioldm2", "audioldm2_speech", "stable_audio", "stable_audio_3")
+
+
+MERGES = (("a", "r"), ("ar", "m"), ("p", "a"), ("Ġ", "pa"), ("k", "i"), ("ki", "c"), ("Ġ", "b"))
+"""Merges of the tokenizer in whose files something is changed."""
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +47,7 @@ def resident(folder: Path) -> LatentDiffusion:
 
 @pytest.fixture(scope="module", params=MODELS)
 def folder(request: pytest.FixtureRequest) -> Path:
-    return registry.pocket_folder() if request.param == "pocket" else request.getfixturevalue(request.param)
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -137,11 +141,16 @@ def test_text_counter_always_counts_transcriptions(audioldm2_speech: Path) -> No
 
 
 @pytest.fixture
-def copied(tmp_path: Path) -> Path:
-    """The tokenizers of the embedded model, and its index."""
-    for part in ("tokenizer", "tokenizer_2"):
-        shutil.copytree(registry.pocket_folder() / part, tmp_path / part)
-    shutil.copy(registry.pocket_folder() / checkpoint.INDEX_NAME, tmp_path)
+def copied(audioldm2: Path, tmp_path: Path) -> Path:
+    """The tokenizers of a model, the first one with merges, and its index."""
+    shutil.copytree(audioldm2 / "tokenizer_2", tmp_path / "tokenizer_2")
+    shutil.copy(audioldm2 / checkpoint.INDEX_NAME, tmp_path)
+    plain = RobertaTokenizer.from_pretrained(str(audioldm2 / "tokenizer"))
+    tokens = [*plain.get_vocab(), *("".join(pair) for pair in MERGES)]
+    merges: Any = [*MERGES]  # transformers' annotation says less
+    merging = RobertaTokenizer(vocab={token: index for index, token in enumerate(tokens)}, merges=merges)
+    merging.model_max_length = plain.model_max_length
+    merging.save_pretrained(tmp_path / "tokenizer")
     return tmp_path
 
 

@@ -5,15 +5,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
+from tests.integration.daemons import hollow_checkpoint
 from tests.loras import random_lora
 from timbred.errors import BadRequest
 from timbred.ipc.engine_messages import LoraUse
 from timbred.models.lora import LoraRegistry, add
-from timbred.models.registry import build, pocket_folder
+from timbred.models.registry import build
 from timbred.protocol import messages as m
 from timbred.protocol.boundary import ClientId
 from timbred.requests.loras import MAX_LORAS, LoraHandlers, format_loras, read_loras
@@ -41,12 +44,14 @@ def outbox() -> ListOutbox:
 
 @pytest.fixture
 def handlers(tmp_path: Path, outbox: ListOutbox) -> LoraHandlers:
-    """Handlers of a folder with warm, made for pocket, and alien, made for a copy of pocket."""
-    shutil.copytree(pocket_folder(), tmp_path / "copy")
-    models = build(tmp_path / "models", {"copy": str(tmp_path / "copy")})
+    """Handlers of a folder with warm, made for tiny, and alien, made for a copy of tiny."""
+    tiny = hollow_checkpoint(tmp_path / "tiny")
+    save_file({"mid.attention.to_q.weight": np.zeros((8, 8), np.float32)}, tiny / "unet" / "model.safetensors")
+    shutil.copytree(tiny, tmp_path / "copy")
+    models = build(tmp_path / "models", {"tiny": str(tiny), "copy": str(tmp_path / "copy")})
     registry = LoraRegistry(tmp_path / "loras", models)
-    source = random_lora(pocket_folder(), tmp_path / "source.safetensors")
-    add(source, "warm", registry, "pocket")
+    source = random_lora(tiny, tmp_path / "source.safetensors")
+    add(source, "warm", registry, "tiny")
     add(source, "alien", registry, "copy")
     return LoraHandlers(outbox, registry)
 
@@ -77,28 +82,28 @@ def test_format_loras_is_read_back() -> None:
 
 
 def test_lora_handlers_resolve_files_of_the_model(handlers: LoraHandlers) -> None:
-    pocket, registry = handlers.registry.models["pocket"], handlers.registry
-    (use,) = handlers.resolve("warm:0.5", pocket)
+    tiny, registry = handlers.registry.models["tiny"], handlers.registry
+    (use,) = handlers.resolve("warm:0.5", tiny)
     assert (use.name, use.weight, use.path) == ("warm", 0.5, str(registry.folder / "warm.safetensors"))
-    assert handlers.resolve(format_loras((use,)), pocket) == (use,)
-    assert handlers.resolve(None, pocket) == handlers.resolve("none", pocket) == ()
+    assert handlers.resolve(format_loras((use,)), tiny) == (use,)
+    assert handlers.resolve(None, tiny) == handlers.resolve("none", tiny) == ()
 
 
 def test_lora_handlers_refuse_the_lora_of_another_model(handlers: LoraHandlers) -> None:
-    with pytest.raises(BadRequest, match=r"lora: alien was made for the model copy, not pocket; use it with @model"):
-        handlers.resolve("warm alien:0.5", handlers.registry.models["pocket"])
+    with pytest.raises(BadRequest, match=r"lora: alien was made for the model copy, not tiny; use it with @model"):
+        handlers.resolve("warm alien:0.5", handlers.registry.models["tiny"])
 
 
 def test_lora_handlers_refuse_a_file_that_was_replaced(handlers: LoraHandlers, tmp_path: Path) -> None:
-    pocket, registry = handlers.registry.models["pocket"], handlers.registry
-    recorded = format_loras(handlers.resolve("warm", pocket))
+    tiny, registry = handlers.registry.models["tiny"], handlers.registry
+    recorded = format_loras(handlers.resolve("warm", tiny))
     (registry.folder / "warm.safetensors").unlink()
-    add(random_lora(pocket_folder(), tmp_path / "new.safetensors", seed=2), "warm", registry, "pocket")
+    add(random_lora(tiny.folder, tmp_path / "new.safetensors", seed=2), "warm", registry, "tiny")
     with pytest.raises(BadRequest, match="lora: warm is another file now"):
-        handlers.resolve(recorded, pocket)
+        handlers.resolve(recorded, tiny)
     (registry.folder / "warm.safetensors").write_bytes(b"\x80\x04pickled")
     with pytest.raises(BadRequest, match="is a pickle, which can run code"):
-        handlers.resolve("warm", pocket)
+        handlers.resolve("warm", tiny)
 
 
 @pytest.mark.anyio
@@ -109,4 +114,4 @@ async def test_lora_handlers_list_all_files_and_then_done(handlers: LoraHandlers
     ((receiver, name, events, end),) = outbox.lists
     assert (receiver, name, end) == (client, "loras", m.Done(id="loras", takes=3, path=""))
     states = [(event.name, event.model, event.state) for event in events if isinstance(event, m.Lora)]
-    assert states == [("alien", "copy", "available"), ("other", "", "invalid"), ("warm", "pocket", "available")]
+    assert states == [("alien", "copy", "available"), ("other", "", "invalid"), ("warm", "tiny", "available")]

@@ -1,1 +1,1 @@
-"""Version 2 of the embedded model: recorded and synthesised sounds, a codec with phase, a small generator."""
+"""Training of the embedded model: recorded and synthesised sounds, a codec with phase, a small generator."""

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from scipy import signal
 
 from timbred.models.pocket import SAMPLE_RATE
-from training.evaluate import SoundRequest, prompts_for, run
 from training.pocket import measures
 from training.pocket.classes import CLASSES
 from training.pocket.classifier import draw_sound, load_classifier, log_mel
+from training.pocket.comparisons import comparison_score
 from training.pocket.features import bands_of, from_bytes
 from training.pocket.instruments import INSTRUMENTS, Instrument
 from training.pocket.patterns import STYLES
@@ -30,7 +30,7 @@ from training.pocket.running import log_figures
 from training.pocket.settings import RUNS
 from training.pocket.sounds import CHORDS, Sound, draw_loop
 from training.pocket.words import CHORD_NAMES, HELD_OUT_TEMPLATES, NOTE_NAMES, note_name
-from training.settings import SETTINGS
+from training.synthesis.oscillators import RATE as SYNTHESIS_RATE
 
 SECONDS = 2.0
 SOURCES = ("recordings", "codec", "sketch", "generator")
@@ -258,25 +258,15 @@ def loop_figures(source: SoundSource, count: int) -> Figures:
     }
 
 
-class MonoSource:
-    """The source of sounds for the comparisons of version 1: mono at the sample rate of version 1."""
-
-    def __init__(self, pocket: Pocket) -> None:
-        self.pocket = pocket
-
-    def sounds(self, request: SoundRequest, seeds: int) -> list[NDArray[np.float32]]:
-        """Render one sound of two seconds for each seed."""
-        stereo = self.pocket.sounds(prompts_for(request, seeds), SECONDS, 600)
-        rate = SETTINGS.mel.sample_rate
-        return [
-            np.asarray(signal.resample_poly(sound.mean(0).numpy(), rate // 100, SAMPLE_RATE // 100), np.float32)
-            for sound in stereo
-        ]
-
-
 def comparison_figures(pocket: Pocket, seeds: int) -> Figures:
-    """Return the score of the comparisons of version 1."""
-    return {"comparisons of version 1": run(MonoSource(pocket), seeds).score}
+    """Return the share of correct comparisons of two sounds, in mono at the rate of their measures."""
+
+    def sounds(prompts: Sequence[str]) -> list[NDArray[np.float32]]:
+        stereo = pocket.sounds(prompts, SECONDS, 600)
+        factors = SYNTHESIS_RATE // 100, SAMPLE_RATE // 100
+        return [np.asarray(signal.resample_poly(sound.mean(0).numpy(), *factors), np.float32) for sound in stereo]
+
+    return {"comparisons": comparison_score(sounds, seeds)}
 
 
 def speed_figures(pocket: Pocket) -> Figures:

@@ -25,11 +25,12 @@ RENAMED_FIGURES = {
     "HNR of held tones, dB": "HNR of sustained tones, dB",
     "held tones hold": "sustained tones of full length",
     "cents beside the note, median": "deviation from the note in cents, median",
-    "old comparisons": "comparisons of version 1",
+    "old comparisons": "comparisons",
+    "comparisons of version 1": "comparisons",
 }
 """Names of figures in older logs, and their current names."""
 
-HEAD = """# Training log of version 2 of pocket
+HEAD = """# Training log of pocket
 
 Written by `python -m training.pocket.logbook`. The figures are measured with held-out sounds and wordings; each row is
 a checkpoint. `hnr` is the harmonics-to-noise ratio of sustained tones in decibels. `log-spectral distance` is in

@@ -1,4 +1,4 @@
-"""Sizes, seeds and paths of version 2."""
+"""Sizes, seeds and paths."""
 
 import os
 from pathlib import Path

@@ -5,9 +5,8 @@
 
 import numpy as np
 
-from training.settings import SETTINGS
-
-RATE = SETTINGS.mel.sample_rate
+RATE = 32_000
+"""Sample rate of the synthesis in hertz."""
 Signal = np.ndarray
 
 

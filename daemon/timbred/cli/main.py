@@ -303,7 +303,7 @@ def train(
 ) -> None:
     """Make a LoRA from a folder of sounds. Ctrl-C interrupts the training; the same command continues it.
 
-    Example: timbred train warm ~/Samples/warm --model pocket
+    Example: timbred train warm ~/Samples/warm --model stable-audio-open-1.0
 
     Needs the package peft, the extra `train`.
     """

@@ -131,9 +131,6 @@ STAGES: tuple[Stage, ...] = ("denoiser", "codec", "text")
 MAX_RATE_HZ = 1_000_000
 """Highest sample rate of a model."""
 
-SPECTRAL_VOCODER = "timbred.engine.codecs.spectral_vocoder"
-"""Library name of the project's own vocoder in an index."""
-
 AUDIOLDM_MAX_SECONDS = 60.0
 """Longest sound of the mel families, whose networks take any length."""
 
@@ -193,9 +190,9 @@ AUDIOLDM2 = Family(
         "feature_extractor": Component(("ClapFeatureExtractor",)),
         "unet": Component(("AudioLDM2UNet2DConditionModel",), "denoiser"),
         "scheduler": _SCHEDULER,
-        "vocoder": Component(("SpeechT5HifiGan", "SpectralVocoder"), "codec"),
+        "vocoder": Component(("SpeechT5HifiGan",), "codec"),
     },
-    libraries=("audioldm2", SPECTRAL_VOCODER),
+    libraries=("audioldm2",),
     read_sound=_mel_sound(guidance=3.5),
     capabilities=_MEL_CAPABILITIES | _HEARING,
     schedulers=_DIFFUSION_SCHEDULERS,
@@ -215,9 +212,9 @@ AUDIOLDM = Family(
         "tokenizer": _CLAP_TOKENIZER,
         "unet": Component(("UNet2DConditionModel",), "denoiser"),
         "scheduler": _SCHEDULER,
-        "vocoder": Component(("SpeechT5HifiGan", "SpectralVocoder"), "codec"),
+        "vocoder": Component(("SpeechT5HifiGan",), "codec"),
     },
-    libraries=(SPECTRAL_VOCODER,),
+    libraries=(),
     read_sound=_mel_sound(guidance=2.5),
     capabilities=_MEL_CAPABILITIES,
     schedulers=_DIFFUSION_SCHEDULERS,
@@ -238,9 +235,9 @@ MUSICLDM = Family(
         "feature_extractor": Component(("ClapFeatureExtractor",)),
         "unet": Component(("UNet2DConditionModel",), "denoiser"),
         "scheduler": _SCHEDULER,
-        "vocoder": Component(("SpeechT5HifiGan", "SpectralVocoder"), "codec"),
+        "vocoder": Component(("SpeechT5HifiGan",), "codec"),
     },
-    libraries=(SPECTRAL_VOCODER,),
+    libraries=(),
     read_sound=_mel_sound(guidance=2.0),
     capabilities=_MEL_CAPABILITIES | _HEARING,
     schedulers=_DIFFUSION_SCHEDULERS,

@@ -524,6 +524,8 @@ def install_lora(partial: Path, target: Path) -> None:
 def _model_of(foreign: ForeignLora, name: str, models: Registry, wanted: str) -> Entry:
     """Return the model that a LoRA was made for."""
     if wanted:
+        if "lora" not in models[wanted].card.capabilities:
+            raise BadRequest(f"lora: {wanted} can't use LoRAs; name the model that {name} was made for with --model")
         return models[wanted]
     named = [entry for entry in models.entries.values() if foreign.base in (entry.card.name, entry.card.source or None)]
     if named:

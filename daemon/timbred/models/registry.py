@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ UNKNOWN_SOUND = SoundFacts(16000, 1, 10.24, 60.0, 20, 3.5, "dpm++2m")
 
 WordGroup = tuple[str, tuple[str, ...]]
 """Name of a group of words, and the words."""
+
+NEGATIVE_GUIDANCE = 2.0
+"""Least guidance scale for a negative prompt, which a model without guidance wouldn't hear."""
 
 NOTE_WORDS = "note names such as c2 or f#4"
 """Words for all notes in a card."""
@@ -154,10 +157,22 @@ def pocket_folder() -> Path:
     return Path(str(resources.files("timbred") / "pocket" / "model"))
 
 
+POCKET_NAME = "pocket"
+"""Name of the embedded model."""
+
+POCKET_REMEDY = "reinstall timbred: its package is incomplete"
+
+
+@cache
 def pocket_card() -> Card:
-    """Return the embedded model's card."""
+    """Return the embedded model's card: its `card.json`, and for the rest what its `pocket.json` says.
+
+    Raises:
+        MissingWeights, ModelError: The package is incomplete.
+    """
     text = (resources.files("timbred") / "pocket" / "card.json").read_text("utf-8")
-    return msgspec.convert(json.loads(text), Card)
+    content = read_card(pocket_folder(), POCKET_NAME, POCKET_REMEDY)
+    return _card_of_pocket(POCKET_NAME, content, **json.loads(text))
 
 
 @dataclass(frozen=True)
@@ -200,7 +215,7 @@ class Registry:
 
 def build(models_folder: Path, sources: Mapping[str, str]) -> Registry:
     """Return the embedded model, the published ones, and those named by the user (`models.NAME.source`)."""
-    entries = {"pocket": Entry(pocket_card(), pocket_folder(), "reinstall timbred: its package is incomplete")}
+    entries = {POCKET_NAME: Entry(pocket_card(), pocket_folder(), POCKET_REMEDY)}
     for card in PUBLISHED_CARDS:
         entries[card.name] = Entry(card, models_folder / card.name, f"fetch it with: timbred models pull {card.name}")
     for name, source in sources.items():
@@ -261,16 +276,17 @@ def _card_from_folder(name: str, folder: Path, remedy: str) -> Card:
     )
 
 
-def _card_of_pocket(name: str, content: PocketCard) -> Card:
+def _card_of_pocket(name: str, content: PocketCard, title: str = "") -> Card:
     """Return the card of a model of the family pocket."""
     family, sound, words = families.POCKET, families.pocket_sound(vars(content)), content.vocabulary
     return _published(
         family,
         name,
-        name,
+        title or name,
         "",
         sound,
         licence=content.licence,
+        negative_guidance=max(content.guidance, NEGATIVE_GUIDANCE),
         min_seconds=sound.min_seconds,
         kinds=tuple(kind for kinds in words.families.values() for kind in kinds),
         words=(

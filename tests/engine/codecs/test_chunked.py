@@ -21,13 +21,12 @@ from timbred.engine.codecs.chunked import (
     can_start_playback,
     context_of,
 )
-from timbred.engine.codecs.mel import Analysis, loudest_frames
-from timbred.engine.codecs.spectral_vocoder import SpectralVocoder
+from timbred.engine.codecs.mel import loudest_frames
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.model_manager import make_resident
 from timbred.errors import ModelError
 from timbred.ipc.engine_messages import PromptInputs
-from timbred.models import checkpoint, registry
+from timbred.models import checkpoint
 
 PUBLISHED = SpeechT5HifiGanConfig(
     model_in_dim=16,
@@ -49,7 +48,6 @@ SPEECH = SpeechT5HifiGanConfig(
     resblock_dilation_sizes=[[1, 2], [1, 3, 5]],
 )
 
-ANALYSIS = Analysis(16000, 160, 1024, 16, 0.0, 8000.0, slaney=True, reflect_padding=True)
 FRAMES = 157
 
 
@@ -64,12 +62,10 @@ def audible(vocoder: Any) -> Any:
 
 def make_vocoder(name: str) -> Any:
     torch.manual_seed(0)
-    if name == "ours":
-        return audible(SpectralVocoder(16, 32_000, (8, 8, 5), 16, 32, 3, 1280, 4, 64))
     return audible(SpeechT5HifiGan(PUBLISHED if name == "published" else SPEECH))
 
 
-@pytest.fixture(scope="module", params=["published", "speech", "ours"])
+@pytest.fixture(scope="module", params=["published", "speech"])
 def vocoder(request: pytest.FixtureRequest) -> Any:
     return make_vocoder(request.param)
 
@@ -105,16 +101,12 @@ def test_context_of_the_published_vocoders():
 
 
 def test_chunked_vocoder_stream_of_a_loop_has_no_beginning(vocoder: Any):
-    """Turned by some frames, a loop sounds the same but turned; ours repeats its noise with the loop."""
+    """Turned by some frames, a loop sounds the same but turned."""
     vocoding = ChunkedVocoder(vocoder, spectrogram(), circular=True)
     whole = joined(vocoding, [0, 16, 48, FRAMES])
     assert whole.shape[1] == vocoding.samples == FRAMES * vocoding.hop
-    if isinstance(vocoder, SpeechT5HifiGan):
-        turned = ChunkedVocoder(vocoder, spectrogram().roll(-50, dims=1), circular=True).vocode()
-        assert torch.allclose(turned, whole.roll(-50 * vocoding.hop, dims=1), atol=1e-5)
-    else:
-        twice = ChunkedVocoder(vocoder, spectrogram(), circular=True)
-        assert torch.allclose(twice.vocode_piece(0, FRAMES), whole, atol=1e-5)
+    turned = ChunkedVocoder(vocoder, spectrogram().roll(-50, dims=1), circular=True).vocode()
+    assert torch.allclose(turned, whole.roll(-50 * vocoding.hop, dims=1), atol=1e-5)
 
 
 @given(ready=st.floats(0.01, 10), next_piece=st.floats(0.01, 10), left=st.floats(0, 60), pace=st.floats(0.001, 10))
@@ -138,7 +130,7 @@ class Clock:
 
 def sounding(step: float, frames: int = FRAMES * 160) -> PieceStream:
     vocoding = ChunkedVocoder(make_vocoder("published"), spectrogram(1))
-    pieces = VocoderPieces(vocoding, ANALYSIS, lambda call: call())
+    pieces = VocoderPieces(vocoding, lambda call: call())
     return PieceStream(pieces, frames, 16000, Clock(step))
 
 
@@ -175,15 +167,12 @@ def test_chunked_vocoder_stream_makes_no_more_than_is_wanted():
 def test_loudest_frames_lie_apart():
     mel = torch.full((1, 100, 16), -5.0)
     mel[0, 40], mel[0, 41], mel[0, 90] = 2.0, 1.9, 1.0
-    assert loudest_frames(mel, ANALYSIS, 2, 16) == [40, 90]
-    assert len(loudest_frames(mel, ANALYSIS, 100, 16)) == 6
+    assert loudest_frames(mel, 2, 16) == [40, 90]
+    assert len(loudest_frames(mel, 100, 16)) == 6
 
 
-@pytest.fixture(scope="module", params=["audioldm2", "audioldm", "pocket"])
+@pytest.fixture(scope="module", params=["audioldm2", "audioldm"])
 def model(request: pytest.FixtureRequest) -> LatentDiffusion:
-    if request.param == "pocket":
-        found = registry.build(registry.pocket_folder(), {})["pocket"].checkpoint()
-        return make_resident(found, "pocket", torch.device("cpu"), torch.float32, lambda _: None)
     folder: Path = request.getfixturevalue(request.param)
     found = checkpoint.inspect(folder, "tiny", "")
     return loudened(make_resident(found, "tiny", torch.device("cpu"), torch.float32, lambda _: None))

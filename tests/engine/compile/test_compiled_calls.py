@@ -96,7 +96,7 @@ def test_compiled_calls_pack_the_decoder_too(audioldm2: Path, tmp_path: Path, mo
 def test_can_pack_accepts_pocket():
     entry = registry.build(registry.pocket_folder(), {})["pocket"]
     model = make_resident(entry.checkpoint(), "pocket", CPU, torch.float32, lambda _: None)
-    assert can_pack(model.pipeline.unet)
+    assert can_pack(model.pipeline.generator)
     assert can_pack(model.pipeline.vae)
     assert not can_pack(torch.nn.Linear(2, 2).to(torch.bfloat16))
 

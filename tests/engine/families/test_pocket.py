@@ -1,10 +1,11 @@
-"""Renders of a small untrained model of the family pocket, loaded from its exported folder."""
+"""Renders of a small untrained model of the family pocket, loaded from its exported folder, and of the embedded one."""
 
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import librosa
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,7 @@ from timbred.engine.families.pocket import load_pipeline
 from timbred.engine.model_manager import make_resident
 from timbred.errors import ModelError
 from timbred.ipc.engine_messages import InitAudio, PromptInputs, RenderOrder, Repaint
-from timbred.models import checkpoint
+from timbred.models import checkpoint, registry
 from timbred.models.pocket import CARD_NAME, SAMPLE_RATE, WEIGHTS_NAME
 from training.pocket.export import export
 
@@ -32,6 +33,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(folder: Path) -> LatentDiffusion:
     found = checkpoint.inspect(folder, "pocket", "install it again")
+    return make_resident(found, "pocket", torch.device("cpu"), torch.float32, lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def embedded() -> LatentDiffusion:
+    found = registry.build(registry.pocket_folder(), {})["pocket"].checkpoint()
     return make_resident(found, "pocket", torch.device("cpu"), torch.float32, lambda _: None)
 
 
@@ -141,6 +148,42 @@ def test_pocket_ear_compares_sounds_with_prompts(model: LatentDiffusion) -> None
     assert len(scores) == 2
     assert all(0.0 <= score <= 1.0 for score in scores)
     assert np.allclose(model.clap.embed_sound(sounds.waveforms[0] * 0.1, SAMPLE_RATE), embeddings.vectors[0], atol=0.01)
+
+
+def level_db(samples: np.ndarray) -> float:
+    return float(10 * np.log10(np.mean(samples**2)))
+
+
+def test_pocket_extension_has_the_level_of_what_it_continues(embedded: LatentDiffusion) -> None:
+    """Of a sound that is far softer than those of the training."""
+    prompt = "church organ a3"
+    sound = 0.1 * render(embedded, order(prompt, seconds=1.5, steps=4))[0]
+    init = InitAudio(samples=sound.astype("<f4").tobytes(), channels=2, strength=1.0)
+    wanted = order(prompt, seconds=3.0, window=10.0, steps=4, seeds=(1, 2), init_audio=init)
+    second = SAMPLE_RATE
+    for waveform in render(embedded, wanted):
+        before, after = waveform[second // 2 : second * 5 // 4], waveform[second * 7 // 4 : second * 5 // 2]
+        assert abs(level_db(after) - level_db(before)) < 4
+
+
+def test_pocket_extension_continues_without_a_step(embedded: LatentDiffusion) -> None:
+    sound = render(embedded, order("church organ a3", seconds=1.5, steps=4))[0]
+    init = InitAudio(samples=sound.astype("<f4").tobytes(), channels=2, strength=1.0)
+    longer = render(embedded, order("church organ a3", seconds=3.0, window=10.0, steps=4, init_audio=init))[0]
+    steps = np.abs(np.diff(longer[:, 0]))
+    join = len(sound)
+    assert steps[join - 4000 : join + 4000].max() <= 1.5 * steps[join // 2 : join - 4000].max()
+
+
+@pytest.mark.parametrize("loop", [False, True])
+@pytest.mark.parametrize(
+    ("prompt", "hertz"), [("church organ a3", 220.0), ("violin g#4", 415.305), ("flute c5", 523.251)]
+)
+def test_pocket_named_note_is_the_pitch(embedded: LatentDiffusion, prompt: str, hertz: float, loop: bool) -> None:
+    """Within 25 cents, around a loop too."""
+    mono = render(embedded, order(prompt, seconds=1.5, steps=4, loop=loop))[0].mean(axis=1)
+    pitches = librosa.yin(mono, fmin=60, fmax=2000, sr=SAMPLE_RATE, frame_length=4096)
+    assert abs(1200 * np.log2(np.median(pitches[8:-8]) / hertz)) < 25
 
 
 @pytest.mark.parametrize("damage", ["missing", "shape", "nan", "short"])

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from tests.integration.daemons import hollow_checkpoint
 from timbred.errors import BadRequest
 from timbred.models.checkpoint import read_tensor_inputs
 from timbred.models.registry import build, pocket_card
@@ -27,8 +28,8 @@ def course(seed: int = 7, began: float = 100.0, mix_before: float = 0.0, **keys:
 
 @pytest.mark.parametrize("name", ["prompt_embeds", "latents"])
 def test_flow_plan_takes_embeddings_without_latents(tmp_path: Path, name: str):
-    entry = build(tmp_path, {})["pocket"]
-    inputs = read_tensor_inputs(entry.checkpoint(), "pocket", MIN_DEFAULT_SECONDS)
+    entry = build(tmp_path, {"hollow": str(hollow_checkpoint(tmp_path / "hollow"))})["hollow"]
+    inputs = read_tensor_inputs(entry.checkpoint(), "hollow", MIN_DEFAULT_SECONDS)
     wanted = {name, *inputs[name].needs}
     tensors = {
         one: np.ones([axis if isinstance(axis, int) else 8 for axis in inputs[one].axes], np.float32) for one in wanted
@@ -102,8 +103,8 @@ def test_flow_plan_piece_of_bars_is_longer_by_its_crossfade():
     assert course(bars=2, bpm=125).segment(0, 0.0, SESSION, 48_000).handover.beats is None, (
         "another tempo, another grid"
     )
-    with pytest.raises(BadRequest, match=r"^bars: 2\.5 bars last 5 s.*5 s there are; ask for fewer"):
-        course(bars=2.5).segment(0, 100.0, SESSION, 48_000)
+    with pytest.raises(BadRequest, match=r"^bars: 5 bars last 10 s.*10 s there are; ask for fewer"):
+        course(bars=5).segment(0, 100.0, SESSION, 48_000)
 
 
 @pytest.mark.parametrize("key", UNUSED_KEYS)

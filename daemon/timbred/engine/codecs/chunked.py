@@ -8,15 +8,12 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 
-from timbred.engine.codecs.mel import Analysis, loudest_frames
+from timbred.engine.codecs.mel import loudest_frames
 from timbred.engine.device import precision_of
-
-if TYPE_CHECKING:
-    from timbred.engine.codecs.spectral_vocoder import NamedNote
 
 
 @dataclass(frozen=True)
@@ -28,24 +25,11 @@ class VocoderContext:
 
 
 def context_of(vocoder: Any) -> VocoderContext:
-    """Return the context of a vocoder from its configuration.
+    """Return the context of `SpeechT5HifiGan` (HiFi-GAN, arXiv 2010.05646) from its configuration.
 
-    Known are `SpectralVocoder` and `SpeechT5HifiGan` (HiFi-GAN, arXiv 2010.05646).
+    The samples of one frame are traced back, layer by layer, to the first and last frame they depend on.
     """
-    return (
-        _spectral_context(vocoder) if type(vocoder).__name__ == "SpectralVocoder" else _hifigan_context(vocoder.config)
-    )
-
-
-def _spectral_context(vocoder: Any) -> VocoderContext:
-    """Blocks of seven frames, one embedding and one for each block; then overlapping windows."""
-    convolution_frames = 3 * (int(vocoder.config.blocks) + 1)
-    overlap_frames = (vocoder.hop - 1 + (vocoder.fft_size - vocoder.hop) // 2) // vocoder.hop
-    return VocoderContext(convolution_frames + overlap_frames, convolution_frames + overlap_frames)
-
-
-def _hifigan_context(config: Any) -> VocoderContext:
-    """Trace the samples of one frame back, layer by layer, to the first and last frame they depend on."""
+    config = vocoder.config
     first, last = 0, math.prod(config.upsample_rates) - 1
     first, last = first - 3, last + 3  # the last convolution has seven taps, as the first
     blocks = max(
@@ -67,19 +51,14 @@ class ChunkedVocoder:
         vocoder: The model's vocoder.
         mel: Log-mel spectrogram.
         circular: True if the first frame follows the last one.
-        note: Pitch of the tones, for `SpectralVocoder` only.
     """
 
-    def __init__(
-        self, vocoder: Any, mel: torch.Tensor, circular: bool = False, note: "NamedNote | None" = None
-    ) -> None:
+    def __init__(self, vocoder: Any, mel: torch.Tensor, circular: bool = False) -> None:
         self.vocoder = vocoder
         self.mel = mel
         self.circular = circular
         self.hop = math.prod(int(rate) for rate in vocoder.config.upsample_rates)
         self.context = context_of(vocoder)
-        self._is_spectral = type(vocoder).__name__ == "SpectralVocoder"
-        self._note = None if note is None else note.in_circle(mel.shape[1] if circular else 0)
 
     @property
     def frames(self) -> int:
@@ -90,7 +69,7 @@ class ChunkedVocoder:
     def samples(self) -> int:
         """Samples of the whole: a hop for each frame, plus the tail of some vocoders unless circular."""
         config = self.vocoder.config
-        if self.circular or self._is_spectral:
+        if self.circular:
             return self.frames * self.hop
         length = self.frames
         for rate, kernel in zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True):
@@ -111,16 +90,14 @@ class ChunkedVocoder:
         else:
             start, end = max(0, first - self.context.before), min(self.frames, last + self.context.after)
         frame_numbers = torch.arange(start, end, device=self.mel.device) % self.frames
-        samples = self._run_vocoder(self.mel[:, frame_numbers], frame_numbers)
+        samples = self._run_vocoder(self.mel[:, frame_numbers])
         first_sample = (first - start) * self.hop
         if last == self.frames and not self.circular:
             return samples[:, first_sample:]
         return samples[:, first_sample : first_sample + (last - first) * self.hop]
 
-    def _run_vocoder(self, mel: torch.Tensor, frame_numbers: torch.Tensor) -> torch.Tensor:
-        converted = mel.to(precision_of(self.vocoder))
-        samples = self.vocoder(converted, frame_numbers, self._note) if self._is_spectral else self.vocoder(converted)
-        samples = samples.float().cpu()
+    def _run_vocoder(self, mel: torch.Tensor) -> torch.Tensor:
+        samples = self.vocoder(mel.to(precision_of(self.vocoder))).float().cpu()
         return samples if samples.dim() == 2 else samples[None]
 
 
@@ -136,7 +113,8 @@ SPOT_REACH_FRAMES = 8
 MAX_SPOTS, FRAMES_PER_SPOT = 3, 128
 """Maximum number of such spots, and frames for each spot, to keep their cost small.
 
-With one spot the peak of 20 sounds of the embedded model was up to 9 dB too low, with three 2 dB, and half were exact.
+With one spot the peak of 20 sounds of a small AudioLDM 2 model was up to 9 dB too low, with three 2 dB, and half were
+exact.
 """
 
 SPEED_SAFETY_FACTOR = 2.0
@@ -197,7 +175,6 @@ class VocoderPieces:
 
     Args:
         chunked_vocoder: The spectrogram and its vocoder.
-        analysis: Mel analysis, to find the loudest frames.
         run_vocoder: Runs a vocoder call and checks its result.
     """
 
@@ -207,11 +184,9 @@ class VocoderPieces:
     def __init__(
         self,
         chunked_vocoder: ChunkedVocoder,
-        analysis: Analysis,
         run_vocoder: Callable[[Callable[[], torch.Tensor]], torch.Tensor],
     ) -> None:
         self._vocoder = chunked_vocoder
-        self._analysis = analysis
         self._run_vocoder = run_vocoder
         self.rows = chunked_vocoder.frames
         self.samples_per_row = chunked_vocoder.hop
@@ -224,7 +199,7 @@ class VocoderPieces:
     def loud_spots(self) -> list[tuple[int, int]]:
         """Return the surroundings of the loudest mel frames."""
         count = min(MAX_SPOTS, max(1, self.rows // FRAMES_PER_SPOT))
-        loudest = loudest_frames(self._vocoder.mel, self._analysis, count, 2 * SPOT_REACH_FRAMES)
+        loudest = loudest_frames(self._vocoder.mel, count, 2 * SPOT_REACH_FRAMES)
         return [(max(0, loud - SPOT_REACH_FRAMES), min(self.rows, loud + SPOT_REACH_FRAMES)) for loud in loudest]
 
 

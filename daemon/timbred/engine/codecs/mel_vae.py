@@ -1,12 +1,11 @@
 """VAE codec: samples to mel frames to rows of latents, and back by the VAE and the vocoder."""
 
-import copy
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +18,6 @@ from timbred.engine.codecs.mel import analysis_of, log_mel
 from timbred.engine.compile.compiled_calls import CompiledCalls, CompileQueue
 from timbred.engine.device import ensure_finite, precision_of
 from timbred.engine.memory.device_memory import ModelStages
-
-if TYPE_CHECKING:
-    from timbred.engine.codecs.spectral_vocoder import NamedNote
 
 
 @dataclass(frozen=True)
@@ -98,19 +94,10 @@ class MelVaeCodec:
         self.analysis = analysis_of(pipeline.vocoder)
         self._stages = stages
         self._batch_splitter = batch_splitter
-        self._note: NamedNote | None = None
 
     def use_compile_queue(self, compile_queue: CompileQueue) -> None:
         """Use a compile queue for the VAE shapes that are decoded often."""
         self.compiled_calls = compile_queue.compiled_calls(_decode_latents, self.vae)
-
-    def with_note(self, note: "NamedNote | None") -> "MelVaeCodec":
-        """Return the codec with tones of this pitch, if the vocoder takes one."""
-        if note == self._note or type(self.vocoder).__name__ != "SpectralVocoder":
-            return self
-        codec = copy.copy(self)
-        codec._note = note
-        return codec
 
     def encode(self, samples: torch.Tensor) -> torch.Tensor:
         """Encode samples, (frames,) at the native rate and whole rows of latents, to (1, channels, time, bands)."""
@@ -147,7 +134,7 @@ class MelVaeCodec:
 
     def chunked_vocoder(self, mel: torch.Tensor, circular: bool = False) -> ChunkedVocoder:
         """Prepare a log-mel spectrogram for the vocoder; its calls must run inside `run_vocoder`."""
-        return ChunkedVocoder(self.vocoder, mel, circular, self._note)
+        return ChunkedVocoder(self.vocoder, mel, circular)
 
     def run_vocoder(self, call: Callable[[], torch.Tensor]) -> torch.Tensor:
         """Run vocoder calls with the vocoder on the device, and check that the result is finite."""

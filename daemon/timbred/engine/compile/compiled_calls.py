@@ -55,7 +55,7 @@ MAX_PACKED_SHAPES = 3
 """Maximum number of shapes packed for a module: the lengths that a performer switches between."""
 
 MAX_PACKED_BYTES = 170_000_000
-"""Maximum bytes of the packed copies of one module: three lengths of the model pocket."""
+"""Maximum bytes of the packed copies of one module: three lengths of a denoiser of 54 MB."""
 
 MIN_UNUSED_S = 30.0
 """Seconds without a call after which the packed copy of one shape may be replaced by that of another.

@@ -353,12 +353,10 @@ class Outpainting:
             torch.zeros(takes, 1, device=mel.device) if self.end_gain_db is None else self.end_gain_db[:takes]
         )
         known_mel = mel[:, :known] if self.mel is None else self.mel[:takes]
-        powers = frame_power(mel, self.analysis) * 10.0 ** (previous_gain_db / 10.0)
-        gain = previous_gain_db + level_curve(
-            frame_power(known_mel[:, -known:], self.analysis), powers, self._frames_per_second
-        )
+        powers = frame_power(mel) * 10.0 ** (previous_gain_db / 10.0)
+        gain = previous_gain_db + level_curve(frame_power(known_mel[:, -known:]), powers, self._frames_per_second)
         gain = gain.clamp(-MAX_CORRECTION_DB, MAX_CORRECTION_DB)
-        corrected = amplify_mel(mel, gain[:, :, None], self.analysis)
+        corrected = amplify_mel(mel, gain[:, :, None])
         if self.mel is None:
             return corrected, gain[:, -1:]
         length = min(round(WINDOW_CROSSFADE_S * self._frames_per_second), known)

@@ -168,7 +168,7 @@ ATTACK_POWER_RATIO = 10.0
 
 def has_attack(mel: torch.Tensor, analysis: Analysis) -> bool:
     """Tell if a log-mel spectrogram, (frames, bands), begins far louder than it ends."""
-    levels = frame_power(mel, analysis)
+    levels = frame_power(mel)
     edge = min(len(levels) // 2, max(2, round(COMPARED_EDGE_S * analysis.rate / analysis.hop)))
     return edge > 0 and float(levels[:edge].max()) > ATTACK_POWER_RATIO * float(levels[-edge:].mean())
 

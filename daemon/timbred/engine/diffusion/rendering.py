@@ -177,8 +177,7 @@ class MelRendering(Rendering[MelVaeCodec]):
 
     def preview(self, generation: Generation) -> RenderedSounds:
         """Decode the predicted result of the first take; for outpainting, all windows so far."""
-        codec = self._codec_for(generation)
-        latents = generation.sampler.predict_x0()[:1]
+        codec, latents = self.codec, generation.sampler.predict_x0()[:1]
         if generation.outpainting is not None:
             mel = generation.outpainting.join_mel(codec.decode_mel(latents))
             return _decode_outpainted(generation, generation.outpainting, mel, codec)
@@ -186,29 +185,22 @@ class MelRendering(Rendering[MelVaeCodec]):
 
     def decode(self, generation: Generation) -> RenderedSounds:
         """Decode the takes of a finished generation."""
-        codec = self._codec_for(generation)
+        codec = self.codec
         if generation.outpainting is not None and generation.outpainting.mel is not None:
             return _decode_outpainted(generation, generation.outpainting, generation.outpainting.mel, codec)
         return _decode_latents(generation, generation.sampler.latents, codec)
 
     def begin_stream(self, generation: Generation) -> PieceStream:
         """Decode a finished generation up to the vocoder, whose output is then available in pieces."""
-        codec, order = self._codec_for(generation), generation.order
+        codec, order = self.codec, generation.order
         mel = keep_outside_region(order, codec.decode_mel(generation.sampler.latents), codec)
 
         def run_vocoder(call: Callable[[], torch.Tensor]) -> torch.Tensor:
             return codec.run_vocoder(call) / generation.init_gain
 
         rate = codec.latent_layout.rate
-        pieces = VocoderPieces(codec.chunked_vocoder(mel), codec.analysis, run_vocoder)
+        pieces = VocoderPieces(codec.chunked_vocoder(mel), run_vocoder)
         return PieceStream(pieces, int(order.seconds * rate), rate)
-
-    def _codec_for(self, generation: Generation) -> MelVaeCodec:
-        """Return the codec at the pitch that the prompt names; init audio keeps its own pitch."""
-        from timbred.engine.codecs.spectral_vocoder import named_note  # it imports diffusers
-
-        order = generation.order
-        return self.codec.with_note(None if order.init_audio is not None else named_note(order.inputs))
 
 
 def _decode_latents(generation: Generation, latents: torch.Tensor, codec: MelVaeCodec) -> RenderedSounds:

@@ -19,7 +19,6 @@ from diffusers.pipelines.audioldm2.modeling_audioldm2 import (
 from transformers import GPT2LMHeadModel, VitsTokenizer
 
 from timbred.engine.codecs.mel_vae import MelVaeCodec
-from timbred.engine.codecs.spectral_vocoder import SpectralVocoder
 from timbred.engine.compile.compiled_calls import Inputs
 from timbred.engine.device import precision_of
 from timbred.engine.diffusion.conditioner import Conditioner
@@ -119,7 +118,6 @@ AUDIOLDM = FamilySpec(
     rendering=MelRendering,
     sampling=DISCRETE,
     circular=True,
-    own_classes={"SpectralVocoder": SpectralVocoder},
 )
 
 MUSICLDM = replace(AUDIOLDM, facts=families.MUSICLDM, pipeline_class=MusicLDMPipeline, conditioner=MusicLdmConditioner)
@@ -288,7 +286,6 @@ AUDIOLDM2 = FamilySpec(
         "AudioLDM2ProjectionModel": AudioLDM2ProjectionModel,
         "AudioLDM2UNet2DConditionModel": AudioLDM2UNet2DConditionModel,
         "GPT2Model": GPT2LMHeadModel,
-        "SpectralVocoder": SpectralVocoder,
     },
 )
 """Published checkpoints name GPT2Model, which can't generate (diffusers issue 12630)."""

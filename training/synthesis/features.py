@@ -1,12 +1,11 @@
-"""Measures of a sound for the evaluation. The input is (samples,) float, -1..1, at the model's rate."""
+"""Measures of a sound. The input is (samples,) float, -1..1, at the synthesis's rate."""
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import find_peaks
 
-from training.settings import SETTINGS
+from training.synthesis.oscillators import RATE
 
-RATE = SETTINGS.mel.sample_rate
 Samples = NDArray[np.floating]
 FRAME = 1024
 HOP = 256

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from training import features
-from training.settings import SETTINGS
+from training.synthesis import features
+from training.synthesis.oscillators import RATE
 
-RATE = SETTINGS.mel.sample_rate
 TIME = np.arange(2 * RATE) / RATE
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from training import features
+from training.synthesis import features
 from training.synthesis.kinds import KINDS
 from training.synthesis.recipe import PEAK, Recipe, draw, render
 
