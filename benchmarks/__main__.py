@@ -30,7 +30,7 @@ NAMED_BENCHMARKS: dict[str, str] = {
     "defaults": "effect of the default processing on a sound",
     "two_engines": "two engines on the CPU, a thread each / one, eight requests",
     "placement": "a simulation of 1 to 64 GPUs and 100,000 requests: throughput, waits by priority, cost of placement",
-    "pocket": "words to finished file with the embedded model, 2 and 10 s, and memory",
+    "pocket": "words to finished file with the embedded model, 2 and 10 s, memory, and the first file after a start",
     "trace": "package files and functions that one generate over UDP executes in the daemon, in order",
     "chaos": "kills, pauses, floods, crowds, a full disk: failures of each guarantee, and recovery times",
     "node_losses": "nodes of a Ray cluster killed in mid-render: requests lost, answered twice, recovery; --kills N",

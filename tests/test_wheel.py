@@ -69,6 +69,12 @@ def test_wheel_holds_every_file_of_the_package_and_nothing_else(held: dict[str, 
     assert all(name.startswith(f"timbred-{timbred.__version__}.dist-info/") for name in others)
 
 
+def test_wheel_holds_a_model_of_at_most_sixty_megabytes(held: dict[str, bytes], wheel: Path):
+    size = sum(len(content) for name, content in held.items() if name.startswith("timbred/pocket/"))
+    print(f"wheel {wheel.stat().st_size / 1e6:.1f} MB, model {size / 1e6:.1f} MB")
+    assert 10e6 < size <= 60e6
+
+
 def test_wheel_holds_the_types_the_model_and_the_panel(held: dict[str, bytes]):
     assert "timbred/py.typed" in held
     assert len(held["timbred/pocket/model/pocket.safetensors"]) > 1_000_000

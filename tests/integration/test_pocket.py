@@ -79,8 +79,10 @@ def test_pocket_take_says_how_much_of_its_prompt_is_known(dealer: "zmq.Socket[by
 
 
 def test_pocket_loop_of_bars_has_its_exact_length(dealer: "zmq.Socket[bytes]") -> None:
-    take = take_of(render(dealer, "loop", prompt="techno drum loop", bars=1, bpm=97.5, loop=True, rate=44_100))
-    assert len(read(take)) == round(240 / 97.5 * 44_100)
+    for rate in (44_100, 48_000):
+        request = {"prompt": "techno drum loop", "bars": 2, "bpm": 97, "loop": True, "rate": rate}
+        take = take_of(render(dealer, f"loop at {rate}", **request))
+        assert len(read(take)) == round(2 * 4 * 60 / 97 * rate)
 
 
 def test_pocket_edits_leave_the_rest_of_a_take_unchanged(dealer: "zmq.Socket[bytes]") -> None:

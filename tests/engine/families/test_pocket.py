@@ -16,8 +16,13 @@ from timbred.engine.families.pocket import load_pipeline
 from timbred.engine.model_manager import make_resident
 from timbred.errors import ModelError
 from timbred.ipc.engine_messages import InitAudio, PromptInputs, RenderOrder, Repaint
+from timbred.ipc.player_messages import Moment
 from timbred.models import checkpoint, registry
 from timbred.models.pocket import CARD_NAME, SAMPLE_RATE, WEIGHTS_NAME
+from timbred.player.beat_grid import BeatGrid
+from timbred.player.mixer.mixer import Mixer
+from timbred.player.mixer.voice import StartVoice, VoiceSource
+from training.pocket import measures
 from training.pocket.export import export
 
 CAPTIONS = 200
@@ -223,3 +228,54 @@ def test_load_pipeline_refuses_sizes_of_other_tensors(folder: Path, tmp_path: Pa
     path.write_text(json.dumps(card))
     with pytest.raises(ModelError, match="fewer values"):
         load_pipeline(tmp_path / "model", "pocket", lambda _: None)
+
+
+MELODY = (
+    ("violin", "a4", 69), ("flute", "c5", 72), ("trumpet", "g4", 67), ("clarinet", "e4", 64), ("cello", "c3", 48),
+    ("church organ", "c4", 60), ("grand piano", "d4", 62), ("choir aah", "f4", 65),
+)  # fmt: skip
+TRANSCRIPTION_RATE = 11_025
+TRANSCRIPTION_HOP = 512
+
+
+def test_pocket_melody_of_eight_instruments_is_transcribed_without_an_error(embedded: LatentDiffusion) -> None:
+    sounds = [render(embedded, order(f"{kind} {name}", seconds=1.0, steps=4))[0] for kind, name, _ in MELODY]
+    melody = librosa.resample(np.concatenate(sounds).mean(axis=1), orig_sr=SAMPLE_RATE, target_sr=TRANSCRIPTION_RATE)
+    hertz, is_voiced, _ = librosa.pyin(
+        melody, fmin=65.0, fmax=1100.0, sr=TRANSCRIPTION_RATE, frame_length=1024, hop_length=TRANSCRIPTION_HOP
+    )
+    heard: list[int] = []
+    for number in range(len(MELODY)):
+        first, last = (round((number + share) * TRANSCRIPTION_RATE / TRANSCRIPTION_HOP) for share in (0.1, 0.7))
+        assert is_voiced[first:last].mean() > 0.9
+        heard.append(round(float(np.median(librosa.hz_to_midi(hertz[first:last][is_voiced[first:last]])))))
+    assert heard == [note for _, _, note in MELODY]
+
+
+LOOP_BPM = 97.0
+PLAYED_SECONDS = 60
+STRONG_SHARE = 0.5
+"""Strength of an onset, relative to the strongest, from which on it belongs to a hit on the grid."""
+
+
+def test_pocket_drum_loop_stays_with_a_click_for_a_minute(embedded: LatentDiffusion) -> None:
+    """The player's mixer repeats two bars; their onsets lie on the click's sixteenths, in the last as in the first."""
+    inputs = PromptInputs(prompt="house drum loop", bpm=LOOP_BPM)
+    seconds = 2 * 4 * 60 / LOOP_BPM
+    loop = render(embedded, order(inputs=inputs, seconds=seconds, steps=4, loop=True))[0]
+    assert len(loop) == round(seconds * SAMPLE_RATE)
+    grid = BeatGrid(SAMPLE_RATE, LOOP_BPM)
+    mixer = Mixer(SAMPLE_RATE, 2, grid, limit=False)
+    mixer.play(StartVoice(1, 1, VoiceSource(loop, SAMPLE_RATE, True)), Moment(kind="number", number=0.0))
+    played = np.concatenate([mixer.render(SAMPLE_RATE) for _ in range(PLAYED_SECONDS)]).mean(axis=1)
+    repeats = int(PLAYED_SECONDS / seconds)
+    counts: list[int] = []
+    for repeat in (0, repeats - 1):
+        first_frame = grid.frame_of(8.0 * repeat)
+        times, strengths = measures.onsets(played[first_frame : first_frame + len(loop)])
+        hits = first_frame + times[strengths > STRONG_SHARE * strengths.max()] * SAMPLE_RATE
+        sixteenths = np.array([grid.frame_of(8.0 * repeat + step / 4) for step in range(33)])
+        distances = np.abs(hits[:, None] - sixteenths).min(axis=1)
+        assert distances.max() < 0.015 * SAMPLE_RATE
+        counts.append(len(hits))
+    assert counts[0] == counts[1] >= 4
