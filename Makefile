@@ -64,6 +64,9 @@ pocket-train: .venv/.installed-for-tests
 pocket-eval: .venv/.installed-for-tests
 	$(BIN)/python -m training.pocket.train --stage classifier
 	$(BIN)/python -m training.pocket.evaluate
+	$(BIN)/python -m training.pocket.sheet docs/pocket-contact-sheet.png
+	$(BIN)/python -m training.pocket.listening
+	$(BIN)/python -m training.pocket.report
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(SET_UP)

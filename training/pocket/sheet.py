@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from timbred.models.pocket import SAMPLE_RATE
 from training.pocket.evaluate import SOURCES, Request, SoundSource, class_requests, loop_requests, note_requests
 from training.pocket.pipeline import load_pocket
+from training.pocket.words import note_name
 
 SHOWN_KINDS = ("piano", "violin", "choir aah", "flute", "trumpet", "kick", "snare", "crash cymbal", "sea", "warm pad")
 
@@ -26,10 +28,18 @@ def spectrogram(audio: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.maximum(levels - levels.max(), -70)
 
 
+SHOWN_COLOURS = 128
+
+
 def requests() -> list[Request]:
-    """Return the requests for some classes, two named notes and two loops."""
-    named = [request for request in class_requests(1) if request.sound.kind in SHOWN_KINDS]
-    return [*named, *note_requests(2, held=True), *loop_requests(2)]
+    """Return the requests for some classes, two named notes and two loops; notes are named as they are recorded."""
+    chosen = [request for request in class_requests(1) if request.sound.kind in SHOWN_KINDS]
+    return [*map(_name_note, chosen), *note_requests(2, held=True), *loop_requests(2)]
+
+
+def _name_note(request: Request) -> Request:
+    note = request.sound.note
+    return request if note is None else replace(request, words=f"{request.words} {note_name(note)}")
 
 
 def draw_sheet(
@@ -40,6 +50,7 @@ def draw_sheet(
 
     matplotlib.use("agg")
     from matplotlib import pyplot
+    from PIL import Image
 
     figure, axes = pyplot.subplots(
         len(rows), len(columns), figsize=(2.6 * len(columns), 1.1 * len(rows)), squeeze=False
@@ -56,6 +67,7 @@ def draw_sheet(
     figure.tight_layout(pad=0.4)
     figure.savefig(path, dpi=80)
     pyplot.close(figure)
+    Image.open(path).convert("RGB").quantize(SHOWN_COLOURS).save(path, optimize=True)
 
 
 def main() -> None:
