@@ -1,6 +1,7 @@
 """Renders of a small untrained model of the family pocket, loaded from its exported folder, and of the embedded one."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,23 @@ def test_load_pipeline_refuses_sizes_of_other_tensors(folder: Path, tmp_path: Pa
     path.write_text(json.dumps(card))
     with pytest.raises(ModelError, match="fewer values"):
         load_pipeline(tmp_path / "model", "pocket", lambda _: None)
+
+
+GUIDE = (Path(__file__).parents[3] / "docs" / "guide.md").read_text("utf-8")
+ASKED = GUIDE.partition("\n## What pocket can be asked for\n")[2].partition("\n## ")[0]
+EXAMPLES = [
+    prompt
+    for _, examples in re.findall(r"^\| ([^|`]+) \| (`.+`) \|$", ASKED, re.MULTILINE)
+    for prompt in re.findall(r"`(.+?)`", examples)
+]
+
+
+def test_pocket_knows_every_example_of_the_guide(embedded: LatentDiffusion) -> None:
+    shares = {prompt: embedded.begin(order(prompt, seconds=0.5)).knows for prompt in (*EXAMPLES, "dog barking")}
+    assert len(EXAMPLES) >= 25
+    assert [prompt for prompt in EXAMPLES if (shares[prompt] or 0.0) < 0.9] == []
+    assert "`dog barking`" in ASKED
+    assert shares["dog barking"] == 0.0
 
 
 MELODY = (
