@@ -71,9 +71,11 @@ def read(take: Json) -> np.ndarray:
 
 def test_pocket_take_says_how_much_of_its_prompt_is_known(dealer: "zmq.Socket[bytes]") -> None:
     piano = take_of(render(dealer, "piano", prompt="a grand piano c4", seconds=0.5, seed=1))
-    dog = take_of(render(dealer, "dog", prompt="a dog barking", seconds=0.5, seed=1))
+    unknown = render(dealer, "dog", prompt="a dog barking", seconds=0.5, seed=1)
+    dog, (warning,) = take_of(unknown), [event for event in unknown if event["type"] == "warning"]
     assert piano["knows"] > 0.9
     assert dog["knows"] == 0.0
+    assert (warning["key"], warning["message"][:13]) == ("prompt", "nearest sound")
     assert (piano["channels"], len(read(piano))) == (2, 24_000)
     assert np.abs(read(dog)).max() > 0.1
 

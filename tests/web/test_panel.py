@@ -143,6 +143,16 @@ def test_panel_lists_the_words_of_a_model_by_group(words: Page) -> None:
     assert words.run("$('#prompt').value") == f"kick {next(reversed(listed))[1][0]}"
 
 
+def test_panel_words_fit_a_phone(words: Page) -> None:
+    words.size(320, 800, phone=True)
+    words.press("p")
+    words.type("re")
+    assert words.run("$$('#completions li').length") > 1
+    assert words.run("document.documentElement.scrollWidth") <= 320
+    heights = words.run("$$('#known-words button').map((one) => one.getBoundingClientRect().height)")
+    assert min(heights) >= 24
+
+
 def test_panel_renders_and_plays_a_kind_that_is_clicked(words: Page) -> None:
     kind = words.text("#known-words .word-group button")
     assert not words.run("timbred.takeView.autoplay")

@@ -235,8 +235,8 @@ class Progress(Event, frozen=True, kw_only=True):
 class Warned(Event, frozen=True, kw_only=True):
     """A part of the request may not have the expected effect; the request continues.
 
-    Sent for each text that is longer than the model's text encoders' input, and where the model of a varied take has
-    changed.
+    Sent for each text that is longer than the model's text encoders' input, where the model of a varied take has
+    changed, and for a prompt of which the model knows little.
     """
 
     json_only = ("characters", "heard", "parts")

@@ -126,6 +126,17 @@ def text_warning(job: Job, text: engine_messages.TextRead) -> m.Warned:
     )
 
 
+UNKNOWN_BELOW = 0.25
+"""How much of a prompt a model knows, from 0 to 1, below which its sound is only the nearest one."""
+
+
+def unknown_warning(job: Job) -> m.Warned:
+    """Return the warning that a model knows little of a prompt."""
+    model = job.parameters.model
+    message = f"nearest sound: {model} doesn't know this; `words` lists what it knows"
+    return m.Warned(id=job.id, key="prompt", message=message)
+
+
 def loading_event(job: Job, eta_s: float) -> m.Progress:
     """Return `progress` of a job that waits for its model and should be done in `eta_s` seconds after that."""
     return m.Progress(id=job.id, fraction=0.0, step=0, steps=job.parameters.steps, eta_s=eta_s, stage="loading")
@@ -385,6 +396,10 @@ class TakeDelivery:
     def deliver(self, job: Job, message: engine_messages.JobRendered, payload: Sequence[memoryview]) -> None:
         """Start to make the takes of a rendered job; fail it if the samples can't be read."""
         job.knows = message.knows
+        if message.knows is not None and message.knows < UNKNOWN_BELOW:
+            warning = unknown_warning(job)
+            job.warnings.append(warning)
+            self._outbox.send(job.client, warning)
         try:
             raw = raw_takes(message, payload, job.streamed_take_id, job.device)
         except ValueError as error:
