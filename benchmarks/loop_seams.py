@@ -97,8 +97,8 @@ def measure_seam(samples: NDArray[np.float32], has_attack: bool) -> Seam:
 
 def begins_with_attack(samples: NDArray[np.float32]) -> bool:
     """Tell if a loop, (frames, channels), begins far louder than it ends: its seam is an attack."""
-    edge = max(1, min(len(samples) // 2, round(COMPARED_EDGE_S * RATE_HZ)) // HOP_FRAMES)
-    powers = [float(np.mean(part**2)) for part in np.array_split(samples, len(samples) // HOP_FRAMES)]
+    edge = max(1, min(len(samples) // 2, round(COMPARED_EDGE_S * RATE_HZ)) // WINDOW_FRAMES)
+    powers = [float(np.mean(part**2)) for part in np.array_split(samples, len(samples) // WINDOW_FRAMES)]
     return max(powers[:edge]) > ATTACK_POWER_RATIO * float(np.mean(powers[-edge:]))
 
 
