@@ -80,7 +80,9 @@ def continue_sound(
     sounds = model.render(order, lambda _: None, lambda: False)
     added_rows = -(-(round(total_s * rate) - len(init)) // row_samples)
     plan = plan_windows(len(init) // row_samples, added_rows, int(window_s * rate) // row_samples)
-    new_rows = [sum(window.new for window in plan[:count]) for count in range(len(plan))]
+    new_rows = [
+        sum(window.new for window in plan[:count]) for count in range(len(plan) if loaded.name != POCKET else 1)
+    ]
     joins = [(len(init) + row_samples * rows) / rate for rows in new_rows]
     part = OriginalAudio(_clip(init, rate), EditedPart(len(init) / rate, total_s))
     wholes = [
@@ -169,12 +171,14 @@ def print_joins(loaded: LoadedModel) -> None:
             sounds += continue_sound(loaded, prompt, init, seeds)
         ends, meetings, elsewhere = figures_of(sounds)
         for name, joins in (("init", ends), ("windows", meetings)):
+            if not len(joins):
+                continue
             row = [exceedance(joins[:, index], elsewhere[:, index]) for index in range(len(FIGURE_NAMES))]
             chances[name].append(row)
             pairs = zip(joins.mean(axis=0), elsewhere.mean(axis=0), row, strict=True)
             cells = "".join(f"{at:>6.2f} /{away:>5.2f}{chance:>5.2f}" for at, away, chance in pairs)
             print(f"  {prompt:<16}{name:<8}{cells}", flush=True)
-    for name, rows in chances.items():
+    for name, rows in ((name, rows) for name, rows in chances.items() if rows):
         means = "".join(f"{mean:>18.2f}" for mean in np.mean(rows, axis=0))
         print(f"  {'all':<16}{name:<8}{means}")
 
