@@ -19,22 +19,22 @@ from tests.web.conftest import make_sound
 DOCS = Path(__file__).parents[2] / "docs"
 
 PROMPTS = (
-    ("deep punchy kick drum", 36),
-    ("dry rim", 3),
-    ("closed hi-hat bright short", 11),
+    ("808 kick", 36),
+    ("snare in a large room", 3),
+    ("closed hi-hat", 11),
     ("rain", 8),
-    ("detuned brass c3", 21),
-    ("dark drone c2", 5),
-    ("warm pad c4 reverberant", 17),
-    ("metallic bell c5", 42),
-    ("riser noisy", 2),
+    ("trumpet c4", 21),
+    ("a dark drone c2", 5),
+    ("warm pad c4 in a cathedral", 17),
+    ("tubular bells c5", 42),
+    ("riser", 2),
     ("warm pad a3", 23),
-    ("pluck e4 bright", 7),
-    ("warm bass c2", 12),
-    ("siren falling", 4),
+    ("harp c major arpeggio 120 bpm", 7),
+    ("techno drum loop 128 bpm", 12),
+    ("violin a4", 4),
     ("warm pad c4 slow attack", 29),
 )
-STARRED = ("deep punchy kick drum", "warm pad c4 reverberant", "metallic bell c5", "warm pad a3")
+STARRED = ("808 kick", "warm pad c4 in a cathedral", "tubular bells c5", "warm pad a3")
 LONG_STEPS = 300
 
 
@@ -42,6 +42,7 @@ def take_pictures(page: Page, folder: Path) -> None:
     """Every picture, in the order in which the page gets there."""
     fill(page)
     page.picture(folder / "panel-desktop.png")
+    list_words(page, folder / "panel-words.png")
     page.press("/")
     page.type("warm pad")
     page.until("timbred.history.rows.size === 3")
@@ -81,12 +82,25 @@ def sketched(page: Page) -> None:
     )
 
 
+def list_words(page: Page, path: Path) -> None:
+    """The words that the model knows, and the completion of a prompt."""
+    page.run("$('#known-words').open = true")
+    page.press("p")
+    page.run("$('#prompt').value = ''")
+    page.type("soft el")
+    page.press("ArrowDown")
+    page.picture(path)
+    page.press("Escape")
+    page.run("($('#known-words').open = false, $('#prompt').value = 'warm pad c4 slow attack')")
+    page.press("Escape")
+
+
 def denoise(page: Page, path: Path) -> None:
     page.run(f"timbred.composer.fields.get('steps').value = {LONG_STEPS}")
     page.run("timbred.composer.fields.get('seed').value = 5")
     page.press("p")
     page.run("$('#prompt').value = ''")
-    page.type("dark drone c2 detuned")
+    page.type("string ensemble d minor chord")
     page.press("Enter")
     page.until("timbred.takeView.previewed && timbred.takeView.shown && timbred.takeView.job?.fraction > 0.55")
     page.picture(path)
@@ -102,7 +116,7 @@ def repaint(page: Page, path: Path) -> None:
     )
     page.drag((x + width * 0.45, y + height * 0.05), (x + width * 0.8, y + height * 0.5), SHIFT)
     page.run("$('#prompt').value = ''")
-    page.type("metallic bell c5")
+    page.type("tubular bells c5")
     page.picture(path)
     page.press("Escape")
     page.run("(timbred.composer.startFresh(), timbred.takeView.regionSelect.forget(), document.activeElement.blur())")

@@ -77,7 +77,6 @@ export class Completion {
     this.words = words;
     this.onInsert = onInsert;
     this.suggestions = [];
-    this.fragment = "";
     this.chosen = -1;
     this.list = createElement("ul", { class: "completions", id: "completions", role: "listbox", "aria-label": "Words that the model knows", hidden: true });
     for (const [name, value] of Object.entries({ role: "combobox", "aria-autocomplete": "list", "aria-controls": "completions", "aria-expanded": "false" })) set(field, name, value);
@@ -92,23 +91,21 @@ export class Completion {
   update() {
     const { selectionStart, selectionEnd, value } = this.field;
     const isAtEnd = selectionStart === selectionEnd && !/^\S/.test(value.slice(selectionEnd));
-    const { fragment, words } = isAtEnd ? suggest(value.slice(0, selectionEnd), this.words()) : { fragment: "", words: [] };
-    this.show(fragment, words);
+    this.show(isAtEnd ? suggest(value.slice(0, selectionEnd), this.words()) : []);
   }
 
   close() {
-    this.show("", []);
+    this.show([]);
   }
 
-  show(fragment, suggestions) {
-    this.fragment = fragment;
+  show(suggestions) {
     this.suggestions = suggestions;
     this.list.hidden = !this.open;
     set(this.field, "aria-expanded", String(this.open));
     this.list.replaceChildren(
-      ...suggestions.map((word, index) => {
-        const option = createElement("li", { id: `completion-${index}`, role: "option", "aria-selected": "false", text: word });
-        option.addEventListener("pointerdown", (event) => (event.preventDefault(), this.insert(word)));
+      ...suggestions.map((suggestion, index) => {
+        const option = createElement("li", { id: `completion-${index}`, role: "option", "aria-selected": "false", text: suggestion.word });
+        option.addEventListener("pointerdown", (event) => (event.preventDefault(), this.insert(suggestion)));
         return option;
       }),
     );
@@ -136,8 +133,8 @@ export class Completion {
     return true;
   }
 
-  insert(word) {
-    const { field, fragment } = this;
+  insert({ word, fragment }) {
+    const { field } = this;
     const end = field.selectionEnd;
     field.setRangeText(word, end - fragment.length, end, "end");
     this.close();
@@ -145,15 +142,14 @@ export class Completion {
   }
 }
 
-/** Returns the words that complete the end of a text, and the part of the text that they replace. */
+/** Returns the words that complete the end of a text, each with the part of the text that it replaces; long parts first. */
 export function suggest(text, words) {
-  const parts = text.split(/\s+/);
-  for (let count = Math.min(MAX_FRAGMENT_WORDS, parts.length); count > 0; count -= 1) {
-    const fragment = new RegExp(`(?:\\S+\\s+){${count - 1}}\\S*$`).exec(text)?.[0] ?? "";
+  const found = new Map();
+  for (let count = MAX_FRAGMENT_WORDS; count > 0; count -= 1) {
+    const fragment = new RegExp(`(?:^|\\s)((?:\\S+\\s+){${count - 1}}\\S*)$`).exec(text)?.[1] ?? "";
     const start = fragment.toLowerCase();
     if (start.trim().length < MIN_FRAGMENT_LETTERS) continue;
-    const found = words.filter((word) => word !== start && word.startsWith(start)).slice(0, MAX_SUGGESTIONS);
-    if (found.length) return { fragment, words: found };
+    for (const word of words) if (word !== start && word.startsWith(start) && !found.has(word)) found.set(word, fragment);
   }
-  return { fragment: "", words: [] };
+  return [...found].slice(0, MAX_SUGGESTIONS).map(([word, fragment]) => ({ word, fragment }));
 }
