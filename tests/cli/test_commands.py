@@ -111,6 +111,13 @@ def test_say_refuses_unknown_keys(shell: Shell, arguments: list[str], said: str)
     assert said in done.stderr
 
 
+def test_say_prints_warnings_on_standard_error(shell: Shell):
+    done = shell.run("say", "knows 0.1", "--seconds", "0.2")
+    assert done.returncode == 0
+    assert "prompt: nearest sound: tiny doesn't know this" in done.stderr
+    assert Path(done.stdout.splitlines()[-1]).exists()
+
+
 def test_say_finds_files_in_the_folder_of_the_shell(shell: Shell):
     first = shell.say("a warm tone", "--seconds", "0.5", "--seed", "3")
     there = shell.takes / "sub"

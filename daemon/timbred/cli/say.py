@@ -210,7 +210,7 @@ async def _say(config: Config, request: Generate, out: Path | None, overwrite: b
 
 
 async def _render(connection: CliConnection, request: Generate) -> Path:
-    """Send the request and show its progress on standard error; return the path of the best take."""
+    """Send the request, show its progress and warnings on standard error; return the path of the best take."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(compact=True))
     with Progress(*columns, console=error_console(), transient=not sys.stderr.isatty()) as progress:
         task = progress.add_task("starting", total=1.0)
@@ -222,6 +222,8 @@ async def _render(connection: CliConnection, request: Generate) -> Path:
                     progress.update(task, description="loading the model")
                 case m.Progress(fraction=fraction):
                     progress.update(task, description=f"rendering {request.prompt!r}"[:60], completed=fraction)
+                case m.Warned(key=key, message=message):
+                    progress.console.print(f"{key}: {message}", markup=False, highlight=False)
                 case m.Done(path=path):
                     progress.update(task, completed=1.0)
                     return Path(path)
