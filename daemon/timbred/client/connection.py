@@ -357,7 +357,7 @@ class Sound:
 
     @property
     def knows(self) -> float | None:
-        """How much of the prompt the model knows, 0 to 1; None if it can't tell."""
+        """Share of the prompt that the model knows, 0 to 1; None if it can't tell."""
         return self.take.knows
 
     def __repr__(self) -> str:

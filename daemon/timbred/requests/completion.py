@@ -127,7 +127,7 @@ def text_warning(job: Job, text: engine_messages.TextRead) -> m.Warned:
 
 
 UNKNOWN_BELOW = 0.25
-"""How much of a prompt a model knows, from 0 to 1, below which its sound is only the nearest one."""
+"""Share of a prompt that a model knows, 0 to 1, below which its sound is only the nearest one."""
 
 
 def unknown_warning(job: Job) -> m.Warned:
