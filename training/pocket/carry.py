@@ -1,6 +1,6 @@
 """Training of the generator on another machine, with small files for the transfer in both directions.
 
-    python -m training.pocket.carry pack FOLDER [--sounds N]     here: write latents and text encoder to FOLDER
+    python -m training.pocket.carry pack FOLDER [--sounds N]     here: write latents, text encoder and codec to FOLDER
     python -m training.pocket.carry train FOLDER OUT --minutes 9 there: train, write the result to OUT
     python -m training.pocket.carry unpack OUT                   here: create the generator's checkpoint
 
@@ -27,6 +27,9 @@ from training.pocket.settings import RUNS
 STEP = 0.25
 PREPARED_CAPTIONS = 6
 """Captions of each sound that are encoded before the training starts, so that a GPU doesn't wait for new ones."""
+CARRIED_STAGES = ("text", "codec")
+"""Stages whose networks the generator's training needs."""
+
 PART_BYTES = 15 * 2**20
 
 
@@ -43,7 +46,7 @@ def pack(folder: Path, limit: int) -> int:
     """Write the inputs of the other machine; return their size in bytes.
 
     Raises:
-        FileNotFoundError: The text encoder hasn't been trained.
+        FileNotFoundError: The text encoder or the codec hasn't been trained.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("training", "held-out"):
@@ -63,10 +66,11 @@ def pack(folder: Path, limit: int) -> int:
             "sounds": [latents.sounds[int(index)].to_dict() for index in chosen],
         }
         (folder / f"{name}.json.xz").write_bytes(lzma.compress(json.dumps(table).encode()))
-    state = load_checkpoint("text")
-    if state is None:
-        raise FileNotFoundError("the text encoder isn't trained yet: run python -m training.pocket.text_training first")
-    _write(folder / "text", {name: value.half() for name, value in state["average"].items()})
+    for stage in CARRIED_STAGES:
+        state = load_checkpoint(stage)
+        if state is None:
+            raise FileNotFoundError(f"the stage {stage} isn't trained yet: run python -m training.pocket.train first")
+        _write(folder / stage, {name: value.half() for name, value in state["average"].items()})
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
@@ -116,8 +120,8 @@ def train(folder: Path, out: Path, minutes: float, device: torch.device, tokens:
     RUNS.mkdir(parents=True, exist_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     _unpack_latents(folder)
-    text = {name: value.float() for name, value in _read(folder / "text").items()}
-    save_checkpoint("text", average=text)
+    for stage in CARRIED_STAGES:
+        save_checkpoint(stage, average={name: value.float() for name, value in _read(folder / stage).items()})
     generator_training.train(minutes, device, tokens, compiled, PREPARED_CAPTIONS)
     generator = load_checkpoint("generator")
     assert generator is not None

@@ -1,144 +1,6 @@
-"""Effects for stereo audio, (2, samples) float at 44.1 kHz, and the words for them."""
+"""Words for the effects of the family pocket, and the sounds that the effects suit."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
-from scipy import signal
-
-from timbred.models.pocket import SAMPLE_RATE
-
-Audio = NDArray[np.float32]
-Random = np.random.Generator
-
-
-def _filtered(audio: Audio, kind: str, hertz: float, order: int = 2) -> Audio:
-    sections = signal.butter(order, min(hertz, 0.45 * SAMPLE_RATE), kind, fs=SAMPLE_RATE, output="sos")
-    return np.asarray(signal.sosfilt(sections, audio, axis=-1), np.float32)
-
-
-def _shelf(audio: Audio, hertz: float, decibels: float) -> Audio:
-    """Change the level above `hertz`."""
-    above = _filtered(audio, "highpass", hertz, 1)
-    return (audio + (10 ** (decibels / 20) - 1) * above).astype(np.float32)
-
-
-def reverb(audio: Audio, random: Random) -> Audio:
-    """Add the reverb of a hall: decaying noise, uncorrelated in the two channels, with highs that decay faster."""
-    seconds = random.uniform(1.2, 3.0)
-    length = int(seconds * SAMPLE_RATE)
-    time = np.arange(length) / SAMPLE_RATE
-    response = random.standard_normal((2, length)).astype(np.float32)
-    bright, dark = response, _filtered(response, "lowpass", random.uniform(1500, 3500), 1)
-    fall = 10 ** (-3 * time / seconds)
-    response = bright * fall**2 + 1.5 * dark * fall
-    delay = int(random.uniform(0.005, 0.03) * SAMPLE_RATE)
-    response = np.pad(response, ((0, 0), (delay, 0)))
-    wet = signal.fftconvolve(audio, response, axes=-1)[:, : audio.shape[1]]
-    wet *= np.sqrt(np.mean(audio**2) / (np.mean(wet**2) + 1e-12))
-    return (audio + random.uniform(0.45, 0.9) * wet).astype(np.float32)
-
-
-def delay(audio: Audio, random: Random) -> Audio:
-    """Add echoes at equal intervals that alternate between the channels."""
-    distance = int(random.uniform(0.14, 0.38) * SAMPLE_RATE)
-    feedback = random.uniform(0.35, 0.6)
-    out, echo = audio.copy(), audio
-    for _ in range(6):
-        echo = feedback * np.pad(echo, ((0, 0), (distance, 0)))[::-1, : audio.shape[1]]
-        out += echo
-    return out.astype(np.float32)
-
-
-def distortion(audio: Audio, random: Random) -> Audio:
-    """Clip softly with high gain."""
-    driven = audio / (np.max(np.abs(audio)) + 1e-9) * random.uniform(8, 25)
-    return _filtered(np.tanh(driven).astype(np.float32), "lowpass", 9000, 1)
-
-
-def dark(audio: Audio, random: Random) -> Audio:
-    """Reduce the treble."""
-    return _shelf(_filtered(audio, "lowpass", random.uniform(900, 2200), 1), 2000, -9)
-
-
-def bright(audio: Audio, random: Random) -> Audio:
-    """Raise the treble."""
-    return _shelf(audio, random.uniform(1800, 3000), random.uniform(9, 14))
-
-
-def muffled(audio: Audio, random: Random) -> Audio:
-    """Apply a steep low-pass."""
-    return _filtered(audio, "lowpass", random.uniform(350, 800), 4)
-
-
-def telephone(audio: Audio, random: Random) -> Audio:
-    """Reduce to mono and to the band of a telephone."""
-    mono = np.repeat(audio.mean(0, keepdims=True), 2, 0)
-    narrow = _filtered(_filtered(mono, "highpass", random.uniform(350, 500), 3), "lowpass", 3200, 3)
-    return np.tanh(3 * narrow / (np.max(np.abs(narrow)) + 1e-9)).astype(np.float32)
-
-
-def lofi(audio: Audio, random: Random) -> Audio:
-    """Reduce sample rate and resolution, add noise, and remove the treble."""
-    hold = int(random.integers(4, 9))
-    peak = np.max(np.abs(audio)) + 1e-9
-    coarse = np.repeat(audio[:, ::hold], hold, axis=-1)[:, : audio.shape[1]] / peak
-    levels = 2.0 ** random.integers(5, 8)
-    coarse = np.round(coarse * levels) / levels
-    hiss = random.standard_normal(audio.shape) * 0.004
-    return _filtered((coarse + hiss).astype(np.float32), "lowpass", random.uniform(3000, 6000), 2)
-
-
-def backwards(audio: Audio, random: Random) -> Audio:
-    """Reverse the sound without the silence at its end."""
-    del random
-    level = np.abs(audio).max(0)
-    last = np.flatnonzero(level > 0.01 * (level.max() + 1e-9))
-    end = int(last[-1]) + 1 if len(last) else audio.shape[1]
-    reversed_audio = audio[:, :end][:, ::-1]
-    return np.pad(reversed_audio, ((0, 0), (0, audio.shape[1] - end))).astype(np.float32)
-
-
-def chorus(audio: Audio, random: Random) -> Audio:
-    """Add a detuned copy to each channel."""
-    time = np.arange(audio.shape[1])
-    copies: list[NDArray[np.floating]] = []
-    for side in (0, 1):
-        rate = random.uniform(0.4, 1.2)
-        depth = random.uniform(0.0012, 0.0025) * SAMPLE_RATE
-        late = depth * (1.2 + np.sin(2 * np.pi * (rate * time / SAMPLE_RATE + 0.25 * side)))
-        copies.append(np.interp(time - late, time, audio[side], left=0.0))
-    return (0.7 * audio + 0.7 * np.stack(copies)).astype(np.float32)
-
-
-def tremolo(audio: Audio, random: Random) -> Audio:
-    """Modulate the level periodically."""
-    time = np.arange(audio.shape[1]) / SAMPLE_RATE
-    wave = 0.5 - 0.5 * np.cos(2 * np.pi * random.uniform(4, 8) * time + np.pi)
-    return (audio * (0.15 + 0.85 * wave)).astype(np.float32)
-
-
-def fade_in(audio: Audio, random: Random) -> Audio:
-    """Fade in slowly."""
-    rise = int(random.uniform(0.35, 0.6) * audio.shape[1])
-    curve = np.ones(audio.shape[1])
-    curve[:rise] = np.linspace(0, 1, rise) ** 1.5
-    return (audio * curve).astype(np.float32)
-
-
-def noisy(audio: Audio, random: Random) -> Audio:
-    """Add hiss that follows the level."""
-    level = _filtered(np.abs(audio), "lowpass", 30, 1)
-    hiss = _filtered(random.standard_normal(audio.shape).astype(np.float32), "highpass", 900, 1)
-    return (audio + random.uniform(1.0, 2.0) * hiss * np.maximum(level, 0)).astype(np.float32)
-
-
-def wide(audio: Audio, random: Random) -> Audio:
-    """Delay the right channel by some milliseconds."""
-    late = int(random.uniform(0.009, 0.017) * SAMPLE_RATE)
-    mono = audio.mean(0)
-    return np.stack((mono, np.pad(mono, (late, 0))[: len(mono)])).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -146,14 +8,12 @@ class Effect:
     """One effect.
 
     Attributes:
-        apply: the function.
         before: adjectives for the position before the noun.
         after: phrases for the position after it.
         forms: suitable forms of sounds.
         min_seconds: length of the shortest clip in which it is audible.
     """
 
-    apply: Callable[[Audio, Random], Audio]
     before: tuple[str, ...]
     after: tuple[str, ...]
     forms: tuple[str, ...] = ("note", "chord", "arpeggio", "scale", "hit", "loop", "texture")
@@ -164,57 +24,45 @@ TONES = ("note", "chord", "arpeggio", "scale", "texture")
 SINGLE = ("note", "chord", "hit", "texture")
 
 EFFECTS: dict[str, Effect] = {
-    "dark": Effect(dark, ("dark", "dull", "mellow", "warm"), ("with little treble", "dark", "without highs")),
-    "bright": Effect(bright, ("bright", "crisp", "brilliant", "shiny"), ("with lots of treble", "bright")),
+    "dark": Effect(("dark", "dull", "mellow", "warm"), ("with little treble", "dark", "without highs")),
+    "bright": Effect(("bright", "crisp", "brilliant", "shiny"), ("with lots of treble", "bright")),
     "muffled": Effect(
-        muffled,
         ("muffled", "low-passed", "filtered", "underwater"),
         ("behind a wall", "through a low-pass filter", "from the next room", "underwater"),
     ),
     "telephone": Effect(
-        telephone,
         ("telephone", "megaphone", "band-passed", "tinny"),
         ("through a telephone", "through a small radio", "on an old radio"),
     ),
     "distortion": Effect(
-        distortion,
         ("distorted", "overdriven", "crunchy", "saturated", "dirty"),
         ("with distortion", "through a fuzz pedal", "heavily distorted", "with overdrive"),
     ),
     "lofi": Effect(
-        lofi,
         ("lo-fi", "lofi", "bitcrushed", "dusty", "8-bit", "low quality"),
         ("through a bit crusher", "sampled at a low rate", "from an old sampler"),
     ),
     "chorus": Effect(
-        chorus,
         ("chorused", "detuned", "wobbly"),
         ("with chorus", "slightly out of tune", "with a chorus effect"),
         TONES,
     ),
-    "tremolo": Effect(
-        tremolo, ("trembling", "pulsating"), ("with tremolo", "with a tremolo effect"), TONES, min_seconds=0.8
-    ),
-    "noisy": Effect(noisy, ("noisy", "hissy", "breathy"), ("with noise", "with hiss"), SINGLE),
+    "tremolo": Effect(("trembling", "pulsating"), ("with tremolo", "with a tremolo effect"), TONES, min_seconds=0.8),
+    "noisy": Effect(("noisy", "hissy", "breathy"), ("with noise", "with hiss"), SINGLE),
     "fade in": Effect(
-        fade_in,
         ("swelling", "slow attack"),
         ("with a slow attack", "that fades in", "fading in slowly", "that swells"),
         ("note", "chord", "texture"),
         min_seconds=0.8,
     ),
-    "backwards": Effect(
-        backwards, ("reversed", "reverse", "backwards"), ("played backwards", "in reverse", "reversed"), SINGLE
-    ),
-    "wide": Effect(wide, ("wide", "stereo", "wide stereo"), ("wide in stereo", "with a wide stereo image")),
+    "backwards": Effect(("reversed", "reverse", "backwards"), ("played backwards", "in reverse", "reversed"), SINGLE),
+    "wide": Effect(("wide", "stereo", "wide stereo"), ("wide in stereo", "with a wide stereo image")),
     "delay": Effect(
-        delay,
         ("echoing", "delayed"),
         ("with delay", "with echo", "with a delay effect", "with echoes"),
         min_seconds=0.8,
     ),
     "reverb": Effect(
-        reverb,
         ("reverberant", "spacious", "roomy", "wet"),
         ("with reverb", "in a big hall", "in a large room", "with lots of reverb", "in a cathedral", "in a cave"),
         min_seconds=0.8,

@@ -81,6 +81,7 @@ def export(pocket: Pocket, folder: Path, captions: int = CAPTIONS) -> int:
         "max_seconds": MAX_SECONDS,
         "steps": pocket.steps,
         "guidance": pocket.guidance,
+        "refinement": pocket.refinement,
         "sizes": {
             "text": dataclasses.asdict(pocket.text.sizes),
             "generator": dataclasses.asdict(pocket.generator.sizes),
@@ -100,7 +101,13 @@ def load_exported(folder: Path) -> Pocket:
     """Load an exported model in full precision."""
     loaded = load_pipeline(folder, "pocket", lambda _: None)
     pocket = assemble(loaded.text_encoder, loaded.generator, loaded.vae, loaded.bank, loaded.scale, loaded.middle)
-    pocket.steps, pocket.guidance, pocket.ear = loaded.card.steps, loaded.card.guidance, loaded.ear
+    card = loaded.card
+    pocket.steps, pocket.guidance, pocket.refinement, pocket.ear = (
+        card.steps,
+        card.guidance,
+        card.refinement,
+        loaded.ear,
+    )
     return pocket
 
 

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from timbred.engine.families.pocket_networks import Generator, TextSide, tensors
+from timbred.engine.families.pocket_networks import BandDecoder, Generator, TextSide, tensors
 from timbred.engine.families.pocket_prompts import EncodedWords, encode_words
+from training.pocket.codec import LOSS_WEIGHTS, load_codec, reconstruction_losses
 from training.pocket.generator import new_generator
 from training.pocket.latents import Latents
 from training.pocket.running import (
@@ -41,6 +42,8 @@ WARMUP_STEPS = 300
 HALVING_STEPS = 12_000
 PROMPT_DROPOUT = 0.1
 """Share of sounds that are trained without a prompt, for guidance."""
+HEARD_TOKENS, HEARD_SOUNDS = 12, 24
+"""Vectors of a section that is decoded, and sections of a batch, for the loss of what is heard."""
 EVALUATION_TIMES = (0.5, 0.8, 0.95, 1.0)
 
 
@@ -167,11 +170,41 @@ class Batches:
         return Batch(sound, vectors, tokens, sketch)
 
 
-def flow_loss(generator: Callable[..., Tensor], batch: Batch, time: Tensor, noise: Tensor) -> Tensor:
-    """Return the mean squared errors of the expected sound, (batch,)."""
+def flow_prediction(generator: Callable[..., Tensor], batch: Batch, time: Tensor, noise: Tensor) -> Tensor:
+    """Return the expected sounds at some times of the flow."""
     mix = time[:, None, None]
     noisy = (1 - mix) * batch.sound + mix * noise
-    return mean_error(generator(noisy, time, batch.vector, batch.tokens, batch.sketch), batch)
+    return generator(noisy, time, batch.vector, batch.tokens, batch.sketch)
+
+
+def flow_loss(generator: Callable[..., Tensor], batch: Batch, time: Tensor, noise: Tensor) -> Tensor:
+    """Return the mean squared errors of the expected sound, (batch,)."""
+    return mean_error(flow_prediction(generator, batch, time, noise), batch)
+
+
+class HeardLoss:
+    """The codec's losses between decoded sections of predicted and of true sounds.
+
+    Squared errors of latents count every band alike; these losses count what is heard.
+    """
+
+    def __init__(self, decoder: BandDecoder, latents: Latents, device: torch.device) -> None:
+        self.decoder = decoder.to(device).eval().requires_grad_(False)
+        self.scale, self.middle = latents.scale.to(device), latents.middle.to(device)
+
+    def __call__(self, predicted: Tensor, batch: Batch, random: np.random.Generator) -> Tensor:
+        """Return the loss of random sections of some sounds of a batch."""
+        mask = batch.mask()
+        sections: list[tuple[Tensor, Tensor]] = []
+        for index in random.permutation(len(predicted))[:HEARD_SOUNDS].tolist():
+            last = max(0, int(batch.tokens[index]) - HEARD_TOKENS)
+            span = slice(first := int(random.integers(last + 1)), first + HEARD_TOKENS)
+            sections.append((predicted[index, span] * mask[index, span], batch.sound[index, span]))
+        made, true = (torch.stack(list(part)) * self.scale + self.middle for part in zip(*sections, strict=True))
+        with torch.no_grad():
+            wanted = self.decoder(true)
+        parts = reconstruction_losses(self.decoder(made), wanted)
+        return torch.stack([LOSS_WEIGHTS[name] * part for name, part in parts.items()]).sum()
 
 
 def mean_error(predicted: Tensor, batch: Batch) -> Tensor:
@@ -231,6 +264,7 @@ def train(minutes: float, device: torch.device, tokens: int, compiled: bool = Fa
     batches = Batches(latents, side, device, tokens)
     if prepared:
         batches.prepare(prepared)
+    heard_loss = HeardLoss(load_codec(device).decoder, latents, device)
     count = sum(p.numel() for p in generator.parameters())
     print(f"generator from step {step}: {len(latents)} sounds, {count:,} parameters", flush=True)
     torch.manual_seed(SEED + step)
@@ -263,14 +297,16 @@ def train(minutes: float, device: torch.device, tokens: int, compiled: bool = Fa
             group["lr"] = learning_rate(step)
         time = draw_times(len(batch.sound), device)
         with torch.autocast(device.type, torch.bfloat16):
-            loss = flow_loss(network, batch, time, torch.randn_like(batch.sound)).mean()
+            predicted = flow_prediction(network, batch, time, torch.randn_like(batch.sound))
+            error, heard = mean_error(predicted, batch).mean(), heard_loss(predicted, batch, random)
+            loss = error + heard
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(generator.parameters(), 1.0)
         optimiser.step()
         step += 1
         average.update(generator, step)
-        going = clock.tick(step, loss=float(loss.detach()))
+        going = clock.tick(step, error=float(error.detach()), heard=float(heard.detach()))
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from training.pocket.latents import Latents
 from training.pocket.running import fingerprint, load_checkpoint
 from training.pocket.vocabulary import VOCABULARY
 
-STEPS, GUIDANCE = 4, 1.0
+STEPS, GUIDANCE, REFINEMENT = 4, 1.0, 1.0
 
 
 @dataclass
@@ -32,6 +32,7 @@ class Pocket:
         generator: None for a model that renders its sketches.
         scale, middle: (latent,), of the codec's latents, which are `values * scale + middle`.
         steps, guidance: parameters of the sampling.
+        refinement: share of the generator's changes that is heard.
         ear: None for a model whose sounds can't be compared.
     """
 
@@ -44,6 +45,7 @@ class Pocket:
     middle: Tensor
     steps: int = STEPS
     guidance: float = GUIDANCE
+    refinement: float = REFINEMENT
     ear: Ear | None = None
 
     @torch.no_grad()
@@ -57,7 +59,8 @@ class Pocket:
         """Return how the text encoder understands a prompt."""
         vector = self.text.read_prompts([prompt])
         chances = {name: head(vector).softmax(-1)[0].numpy() for name, head in self.text.heads.items()}
-        return PromptReading(tuple(read_words(prompt)), chances, vector[0].numpy())
+        effects = self.text.effects(vector).sigmoid()[0].numpy()
+        return PromptReading(tuple(read_words(prompt)), chances, vector[0].numpy(), effects)
 
     @torch.no_grad()
     def sounds(self, prompts: Sequence[str], seconds: float, seed: int = 0) -> list[Tensor]:
@@ -67,16 +70,25 @@ class Pocket:
         loops = [plan.form == "loop" for plan in plans]
         sketches = [self.sketcher.sketch(plan, frames, loop) for plan, loop in zip(plans, loops, strict=True)]
         if self.generator is not None:
-            channels = torch.stack([sketch.stacked() for sketch in sketches])
-            drawn = (self.codec.encoder(channels)[0] - self.middle) / self.scale
-            vectors = self.text.condition(self.text.read_prompts(prompts))
-            tokens = [drawn.shape[1]] * len(prompts)
-            values = sample(self.generator, vectors, tokens, drawn, self.steps, self.guidance, seed)
-            decoded = self.codec.decoder(values * self.scale + self.middle)
-            sketches = [Frames.unstacked(rows) for rows in decoded.float().cpu()]
+            sketches = self._refined(self.generator, prompts, sketches, seed)
         return [
             synthesise(sketch, samples, seed + index, circle=loop)
             for index, (sketch, loop) in enumerate(zip(sketches, loops, strict=True))
+        ]
+
+    def _refined(
+        self, generator: Generator, prompts: Sequence[str], sketches: Sequence[Frames], seed: int
+    ) -> list[Frames]:
+        """Return sketches with what the generator changes."""
+        coded = self.codec.encoder(torch.stack([sketch.stacked() for sketch in sketches]))[0]
+        drawn = (coded - self.middle) / self.scale
+        vectors = self.text.condition(self.text.read_prompts(prompts))
+        tokens = [drawn.shape[1]] * len(prompts)
+        values = sample(generator, vectors, tokens, drawn, self.steps, self.guidance, seed)
+        after, before = (self.codec.decoder(part).float() for part in (values * self.scale + self.middle, coded))
+        return [
+            sketch.changed(Frames.unstacked(new), Frames.unstacked(old), self.refinement)
+            for sketch, new, old in zip(sketches, after, before, strict=True)
         ]
 
     @torch.no_grad()

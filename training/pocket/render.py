@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
 
+from timbred.engine.families.pocket_effects import Audio, apply_effects
 from timbred.models.pocket import SAMPLE_RATE
-from training.pocket.effects import EFFECTS, Audio
 from training.pocket.midi import DRUM_CHANNEL, Score
 from training.pocket.sounds import Sound
 from training.pocket.sources import path_of
@@ -107,9 +107,7 @@ def read_recording(sound: Sound) -> Audio:
 
 def finish(audio: Audio, sound: Sound) -> Audio:
     """Apply effects, fade the end out, and normalise the peak."""
-    random = np.random.default_rng((sound.seed, 1))
-    for name in sound.effects:
-        audio = EFFECTS[name].apply(audio, random)
+    audio = apply_effects(audio, sound.effects, sound.seed)
     audio = audio[:, audio.shape[1] - round(sound.seconds * SAMPLE_RATE) :]
     if sound.form != "loop":
         fade = min(audio.shape[1], int(SAMPLE_RATE * min(0.25, 0.08 * sound.seconds)))

@@ -28,7 +28,7 @@ HALVING_STEPS = 1500
 POOL = 12_000
 """Descriptions that are drawn at the start of a run; captions are new in each step."""
 EVALUATION_SOUNDS = 600
-EMPHASIS = {"kind": 2.0, "note": 2.0, "effects": 5.0, "tempo": 8.0}
+EMPHASIS = {"kind": 2.0, "note": 2.0, "effects": 40.0, "tempo": 8.0}
 
 
 def learning_rate(step: int) -> float:

@@ -56,6 +56,12 @@ NOTE_EXAMPLES = (
 TEMPO_EXAMPLES = ("70 bpm", "90 bpm", "97 bpm", "120 bpm", "140 bpm", "174 bpm")
 """Some of the tempi that a prompt may name, of 20 to 400 beats per minute."""
 
+EFFECT_NAMES = (
+    *("dark", "bright", "muffled", "telephone", "distortion", "lofi", "chorus", "tremolo", "noisy", "fade in"),
+    *("backwards", "wide", "delay", "reverb"),
+)
+"""Effects that prompts can ask for, in the order in which they are applied."""
+
 Event = tuple[float, float, int, int]
 """Start and length in seconds, MIDI note or key, velocity."""
 
@@ -387,6 +393,7 @@ class PocketCard:
         max_seconds: longest sound.
         steps: usual number of steps.
         guidance: usual guidance scale; 1 for none.
+        refinement: share of the generator's changes that is heard, 0 to 1.
         sizes: of the networks.
         vocabulary: names of everything.
         encoder: fingerprint of the codec's encoder, which made the bank's latents.
@@ -404,6 +411,7 @@ class PocketCard:
     vocabulary: Vocabulary
     encoder: int
     bank: tuple[tuple[PocketSound, float, int, int], ...]
+    refinement: float = 1.0
     version: str = ""
     licence: str = "Apache-2.0"
 
@@ -473,6 +481,7 @@ def _check_card(card: PocketCard) -> None:
     _check("max_seconds", card.max_seconds, 0.3, 60.0)
     _check("steps", card.steps, 1, 100)
     _check("guidance", card.guidance, 1.0, 30.0)
+    _check("refinement", card.refinement, 0.0, 1.0)
     for part in (card.sizes.text, card.sizes.generator, card.sizes.codec, card.sizes.ear or EarSizes()):
         for name, value in vars(part).items():
             limit = (
@@ -537,6 +546,8 @@ def _check_vocabulary(words: Vocabulary) -> None:
         for line in (line for bar in style.bars for line in bar.values()):
             if len(line) != 16 or not set(line) <= set("Xxo?."):
                 raise ValueError(f"vocabulary: the pattern {line[:40]!r}")
+    if unknown := sorted(set(words.effects) - set(EFFECT_NAMES)):
+        raise ValueError(f"vocabulary: the effect {unknown[0][:40]!r}, known are {', '.join(EFFECT_NAMES)}")
     if not words.shared_keys or not set(words.shared_keys) <= words.drums.keys() or 0 not in words.kits:
         raise ValueError("vocabulary: shared keys without names, or no kit 0")
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.training.pocket.banks import small_codec, stored_bank
-from timbred.engine.families.pocket_prompts import NamedKinds, PlanRequest, note_of, read_words, tempo_of
+from timbred.engine.families.pocket_prompts import Names, PlanRequest, note_of, read_words, tempo_of
 from timbred.models.pocket import TextSizes
 from training.pocket.instruments import INSTRUMENTS
 from training.pocket.pipeline import Pocket, assemble
@@ -19,6 +21,7 @@ PIANO = INSTRUMENTS[0]
 def pocket() -> Pocket:
     torch.manual_seed(3)
     side = new_text_side(TextSizes(pieces=16, width=32, layers=1, heads=2, queries=2, vector=24)).eval()
+    torch.nn.init.constant_(side.effects.bias, -20.0)  # no effects but those that are named
     return assemble(side, None, small_codec(), stored_bank(), torch.ones(40), torch.zeros(40))
 
 
@@ -76,9 +79,46 @@ def test_pocket_planner_describes_sounds_that_can_be_sketched(pocket: Pocket) ->
     ],
 )
 def test_named_kinds_have_the_longest_names(prompt: str, kinds: set[str]) -> None:
-    assert set(NamedKinds(VOCABULARY).find(read_words(prompt))) == kinds
+    assert set(Names(VOCABULARY.names).find(read_words(prompt))) == kinds
 
 
 def test_pocket_planner_chooses_a_named_kind(pocket: Pocket) -> None:
     for kind in ("celesta", "banjo", "helicopter", "dulcimer"):
         assert pocket.planner.plan(pocket.read(f"could you give me a {kind}"), PlanRequest(1.0, 3)).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("prompt", "effects"),
+    [
+        ("grand piano c4 with lots of reverb", ("reverb",)),
+        ("a reversed, dark celesta in a cathedral", ("dark", "backwards", "reverb")),
+        ("dusty drum loop 90 bpm", ("lofi",)),
+        ("celesta", ()),
+        ("a warm pad", ()),  # a kind's own name
+        ("a warm banjo", ("dark",)),
+    ],
+)
+def test_pocket_planner_reads_effects(pocket: Pocket, prompt: str, effects: tuple[str, ...]) -> None:
+    sound = pocket.planner.plan(pocket.read(prompt), PlanRequest(1.0, 3))
+    assert sound.effects == effects
+
+
+def test_pocket_planner_leaves_out_what_the_negative_prompt_names(pocket: Pocket) -> None:
+    prompt = pocket.read("a dark celesta with reverb")
+    negative = pocket.read("reverb")
+    assert pocket.planner.plan(prompt, PlanRequest(1.0, 3, negative=negative)).effects == ("dark",)
+    without = pocket.planner.plan(prompt, PlanRequest(1.0, 3, negative=pocket.read("celesta")))
+    assert without.kind != "celesta"
+
+
+def test_pocket_planner_applies_a_likely_effect_that_is_not_named(pocket: Pocket) -> None:
+    reading = pocket.read("celesta")
+    chances = np.zeros_like(reading.effects)
+    chances[list(VOCABULARY.effects).index("delay")] = 0.9
+    assert pocket.planner.effects_of("celesta", dataclasses.replace(reading, effects=chances)) == ("delay",)
+
+
+def test_takes_differ_in_velocity(pocket: Pocket) -> None:
+    reading = pocket.read("celesta c5")
+    velocities = {pocket.planner.plan(reading, PlanRequest(1.0, seed)).velocity for seed in range(8)}
+    assert len(velocities) > 3

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from timbred.engine.families.pocket_networks import BandCodec
 from timbred.models.pocket import CodecSizes
 from training.pocket import carry, generator_training, latents, running
 from training.pocket.generator import new_generator
@@ -35,6 +36,11 @@ def store(count: int) -> list[np.ndarray]:
     return rows
 
 
+def save_networks() -> None:
+    running.save_checkpoint("text", average=new_text_side().state_dict())
+    running.save_checkpoint("codec", average=BandCodec().state_dict())
+
+
 def test_carry_keeps_the_values_of_stored_latents(runs: Path) -> None:
     rows = store(5)
     read = latents.Latents("training")
@@ -47,7 +53,7 @@ def test_carry_keeps_the_values_of_stored_latents(runs: Path) -> None:
 def test_carry_unpacks_what_was_packed(runs: Path, tmp_path: Path) -> None:
     store(8)
     before = latents.Latents("training")
-    running.save_checkpoint("text", average=new_text_side().state_dict())
+    save_networks()
     size = carry.pack(tmp_path / "transfer", 100)
     assert size == sum(path.stat().st_size for path in (tmp_path / "transfer").iterdir())
     carry._unpack_latents(tmp_path / "transfer")  # pyright: ignore[reportPrivateUsage]
@@ -72,7 +78,7 @@ def test_carry_returns_remote_training_as_checkpoints(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store(12)
-    running.save_checkpoint("text", average=new_text_side().state_dict())
+    save_networks()
     carry.pack(tmp_path / "transfer", 100)
     monkeypatch.setattr(carry, "PREPARED_CAPTIONS", 0)
     carry.train(tmp_path / "transfer", tmp_path / "out", 0.0, torch.device("cpu"), 64, False)
@@ -91,7 +97,7 @@ def test_carry_returns_remote_training_as_checkpoints(
     again = running.load_checkpoint("generator")
     assert again is not None
     assert again["step"] == 2
-    running.save_checkpoint("text", average=new_text_side().state_dict())
+    save_networks()
     with pytest.raises(ValueError, match="a text encoder of another run"):
         generator_training.train(0.0, torch.device("cpu"), 64)
 

@@ -112,17 +112,3 @@ def test_draw_synthesised_is_rendered_at_full_level() -> None:
     for sound, audio in zip(sounds, render(sounds), strict=True):
         assert audio.shape == (2, round(sound.seconds * SAMPLE_RATE))
         assert float(np.abs(audio).max()) == pytest.approx(0.9, abs=1e-3)
-
-
-@pytest.mark.parametrize("name", EFFECTS)
-def test_effects_change_a_sound_and_keep_its_length(name: str) -> None:
-    time = np.arange(SAMPLE_RATE) / SAMPLE_RATE
-    mono = np.sin(2 * np.pi * 220 * time) * np.exp(-3 * time) + 0.1 * np.sin(2 * np.pi * 5000 * time) * np.exp(
-        -9 * time
-    )
-    audio = np.stack((mono, mono)).astype(np.float32)
-    made = EFFECTS[name].apply(audio.copy(), random(1))
-    assert made.shape == audio.shape
-    assert made.dtype == np.float32
-    assert np.isfinite(made).all()
-    assert np.abs(made - audio).max() > 0.02

@@ -85,6 +85,20 @@ class Frames:
         energy, offset, tonality, balance, width = channels.split((BANDS, BANDS, BANDS, GROUPS, GROUPS), -1)
         return Frames((energy - 1.0) * 48.0, offset, tonality, balance, width)
 
+    def changed(self, after: "Frames", before: "Frames", share: float = 1.0) -> "Frames":
+        """Return these bands with a share of the difference of two other sounds."""
+        energy, offset, tonality, balance, width = (
+            own + share * (new - old)
+            for own, new, old in zip(vars(self).values(), vars(after).values(), vars(before).values(), strict=True)
+        )
+        return Frames(
+            energy.clamp_min(FLOOR_DB),
+            offset.clamp(-1, 1),
+            tonality.clamp(0, 1),
+            balance.clamp(-1, 1),
+            width.clamp(0, 1),
+        )
+
     def hertz(self) -> Tensor:
         """Return the frequencies of the oscillators."""
         return CENTRES.to(self.offset) + HALF_WIDTHS.to(self.offset) * self.offset

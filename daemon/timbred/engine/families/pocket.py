@@ -1,8 +1,10 @@
 """The family pocket: a plan of the sound from the prompt, a sketch from a bank of sounds, and a generator over it.
 
 For each take the prompt's plan is drawn with the take's seed and composed to a sketch. The generator turns it into the
-sound in a few steps. Latents are (takes, values, vectors in time). Bands are synthesised without learned parameters, on
-the CPU, so that a loop has exactly its number of samples: its frames are spread over them, and all phases return.
+sound in a few steps: what it changes in the sketch's latents is decoded and added to the sketch's bands, which keep
+details that the codec loses. Latents are (takes, values, vectors in time). Bands are synthesised without learned
+parameters, on the CPU, so that a loop has exactly its number of samples: its frames are spread over them, and all
+phases return.
 """
 
 import math
@@ -298,7 +300,11 @@ class PocketConditioner(Conditioner):
         chances = {
             name: head(vector).softmax(-1)[0].float().cpu().numpy() for name, head in self._encoder.heads.items()
         }
-        return vector, PromptReading(tuple(read_words(text)), chances, vector[0].float().cpu().numpy())
+        effects = self._encoder.effects(vector).sigmoid()[0].float().cpu().numpy()
+        heard = text
+        for word, weight in weights:
+            heard = heard if weight > 0 else remove_word(heard, word)
+        return vector, PromptReading(tuple(read_words(heard)), chances, vector[0].float().cpu().numpy(), effects)
 
     def _vector(self, text: str) -> Tensor:
         """Return the vector of a text: the mean of its parts, weighted by their words."""
@@ -372,10 +378,12 @@ class PocketGeneration(Generation):
 
     Attributes:
         noise_seeds: Seed of the noise and the phases of each take's synthesis.
+        sketches: Bands of each take's sketch.
         kept: Bands of the init audio with a mask, (frames, bands), of what of them is heard; None for nothing.
     """
 
     noise_seeds: tuple[int, ...] = ()
+    sketches: tuple[Frames, ...] = ()
     kept: "tuple[Frames, Tensor] | None" = None
 
     @property
@@ -397,6 +405,7 @@ class PocketRendering(Rendering[PocketCodec]):
         self.conditioner = conditioner
         pipeline: PocketPipeline = conditioner.pipeline
         vocabulary = pipeline.card.vocabulary
+        self._refinement = pipeline.card.refinement
         self._planner = Planner(vocabulary, pipeline.bank.entries, pipeline.entry_vectors)
         self._sketcher = Sketcher(Bank(codec.decode_stored, pipeline.bank), vocabulary)
         if pipeline.ear is not None:
@@ -436,6 +445,7 @@ class PocketRendering(Rendering[PocketCodec]):
             init_gain=init_gain,
             guider=self.conditioner.make_guider(order),
             noise_seeds=_plan_seeds(order),
+            sketches=tuple(sketches),
             kept=kept,
             knows=self._knows(order),
         )
@@ -468,7 +478,8 @@ class PocketRendering(Rendering[PocketCodec]):
         """Return the plan of each prompt that is heard; where one names no note, it takes that of the other."""
         inputs, readings = order.inputs, self._readings(order.inputs)
         note = next((note for reading in readings if (note := named_note(reading.words)) is not None), None)
-        request = PlanRequest(order.seconds, seed, inputs.bpm or None, order.loop, note)
+        negative = self.conditioner.read(inputs.negative)[1] if inputs.negative.strip() else None
+        request = PlanRequest(order.seconds, seed, inputs.bpm or None, order.loop, note, negative)
         return [self._planner.plan(reading, request) for reading in readings]
 
     def _analyse(self, order: RenderOrder, vectors: int) -> Frames:
@@ -505,9 +516,15 @@ class PocketRendering(Rendering[PocketCodec]):
         order = generation.order
         samples = max(1, round(order.seconds * SAMPLE_RATE))
         takes: list[NDArray[np.float32]] = []
-        for frames, seed in zip(self.codec.decode(latents, order.loop), generation.noise_seeds, strict=False):
+        drawn = generation.conditioning["sketch"][: len(latents)]
+        changed, coded = (self.codec.decode(part, order.loop) for part in (latents, drawn))
+        for sketch, after, before, seed in zip(
+            generation.sketches, changed, coded, generation.noise_seeds, strict=False
+        ):
+            frames = sketch.changed(after, before, self._refinement)
             heard = frames if generation.kept is None else replace_frames(frames, *generation.kept)
-            takes.append(synthesise(heard, samples, seed, circle=order.loop).T.numpy())
+            sound = synthesise(heard, samples, seed, circle=order.loop)
+            takes.append((sound if order.init_audio is not None else _at_trained_level(sound)).T.numpy())
         waveforms = np.ascontiguousarray(np.stack(takes) / generation.init_gain, dtype=np.float32)
         return RenderedSounds(waveforms, SAMPLE_RATE, looped=(True,) * len(takes) if order.loop else ())
 
@@ -544,6 +561,11 @@ def _match_level(order: RenderOrder) -> tuple[RenderOrder, float]:
     gain = TRAINED_PEAK / peak if peak > SILENT_PEAK else 1.0
     amplified = (samples * np.float32(gain)).astype("<f4").tobytes()
     return replace(order, init_audio=replace(order.init_audio, samples=amplified)), gain
+
+
+def _at_trained_level(sound: Tensor) -> Tensor:
+    """Return a sound with the peak of the training."""
+    return sound * (TRAINED_PEAK / sound.abs().max().clamp_min(SILENT_PEAK))
 
 
 def _fit_vectors(samples: Tensor, vectors: int) -> Tensor:

@@ -8,14 +8,14 @@ is drawn with the seed.
 import dataclasses
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from timbred.models.pocket import TONE_FORMS, BankEntry, DrumStyle, Instrument, PocketSound, Vocabulary
+from timbred.models.pocket import EFFECT_NAMES, TONE_FORMS, BankEntry, DrumStyle, Instrument, PocketSound, Vocabulary
 
 BUCKET_COUNT = 6144
 MAX_WORD_PIECES = 12
@@ -218,6 +218,18 @@ LIKELY_KINDS = 3
 NAMED_ODDS = 6.0
 """Logarithm of the factor of a kind's odds for each word of its name in the prompt."""
 
+UNWANTED_ODDS = 100.0
+"""Logarithm of the factor by which the odds of a kind that the negative prompt names are lower."""
+
+LIKELY_EFFECT = 0.6
+"""Probability from which on an effect that isn't named is applied."""
+
+RECIPE_EFFECTS = frozenset({"dark", "bright", "distortion", "noisy", "fade in", "reverb"})
+"""Effects that recipes of synthesised sounds have, by which a suitable one is chosen."""
+
+TOUCH_VARIATION = 9
+"""Largest difference of a take's velocity from the asked one."""
+
 END_S = 0.001
 """Hits later than this before a loop's end belong to the next bar."""
 
@@ -272,11 +284,13 @@ class PromptReading:
         words: its words.
         chances: probabilities of each class, by the names of `Vocabulary.choices`.
         vector: (vector,) float32.
+        effects: probability of each effect, in the order of `Vocabulary.effects`.
     """
 
     words: tuple[PromptWord, ...]
     chances: Mapping[str, NDArray[np.float32]]
     vector: NDArray[np.float32]
+    effects: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -289,6 +303,7 @@ class PlanRequest:
         bpm: tempo of loops and arpeggios; None for the prompt's.
         loop: True for a sound whose end meets its start.
         note: MIDI note of a prompt that names none; None for any.
+        negative: what the sound must not have; None for nothing.
     """
 
     seconds: float
@@ -296,6 +311,7 @@ class PlanRequest:
     bpm: float | None = None
     loop: bool = False
     note: int | None = None
+    negative: PromptReading | None = None
 
     @property
     def gate(self) -> float:
@@ -303,18 +319,18 @@ class PlanRequest:
         return self.seconds if self.loop else RELEASED_SHARE * self.seconds
 
 
-class NamedKinds:
-    """Finds the kinds that a prompt names."""
+class Names:
+    """Finds what a prompt names, by phrases for it."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, phrases: Iterable[tuple[str, Sequence[str]]]) -> None:
         self._kinds: dict[tuple[str, ...], set[str]] = {}
-        for kind, names in vocabulary.names:
+        for kind, names in phrases:
             for name in names:
                 self._kinds.setdefault(_texts(read_words(name)), set()).add(kind)
-        self._max_words = max(map(len, self._kinds))
+        self._max_words = max(map(len, self._kinds), default=0)
 
     def find(self, words: Sequence[PromptWord]) -> dict[str, int]:
-        """Return the named kinds with the number of words of the name; names within longer ones don't count.
+        """Return what is named, with the number of words of the name; names within longer ones don't count.
 
         "A warm steel drum" names a steel drum, not a drum.
         """
@@ -354,7 +370,14 @@ class Planner:
         self.vocabulary = vocabulary
         self._entries = entries
         self._entry_vectors = entry_vectors
-        self._named = NamedKinds(vocabulary)
+        self._named = Names(vocabulary.names)
+        self._named_effects = Names(
+            (name, tuple({name, *phrases, *(phrase.removeprefix("with ") for phrase in phrases)}))
+            for name, phrases in vocabulary.effects.items()
+        )
+        self._kind_words: dict[str, set[str]] = {}
+        for kind, names in vocabulary.names:
+            self._kind_words.setdefault(kind, set()).update(word.text for name in names for word in read_words(name))
         self._known_words, self._neutral_words = frozenset(vocabulary.words), frozenset(vocabulary.neutral)
         self._instruments = {row.kind: row for row in vocabulary.instruments}
         self._keys: dict[str, list[int]] = {}
@@ -371,9 +394,14 @@ class Planner:
 
     def plan(self, reading: PromptReading, request: PlanRequest) -> PocketSound:
         """Return the description of a prompt's sound."""
+        kind = self.kind_of(reading, request.negative)
+        sound = self._plan(kind, reading, request)
+        return dataclasses.replace(sound, effects=self.effects_of(kind, reading, request.negative))
+
+    def _plan(self, kind: str, reading: PromptReading, request: PlanRequest) -> PocketSound:
         random = np.random.default_rng((request.seed, 77))
-        kind, words, seconds = self.kind_of(reading), reading.words, request.seconds
-        velocity = TOUCHES[self._chosen("touch", reading)]
+        words, seconds = reading.words, request.seconds
+        velocity = self._velocity(reading, request.seed)
         tempo = request.bpm if request.bpm else tempo_of(words)
         seed = int(random.integers(2**31))
         if kind in self._instruments:
@@ -395,9 +423,33 @@ class Planner:
             return PocketSound("samples", kind, form, seconds, seed, recording=name)
         return self._recipe(kind, reading, request, random)
 
-    def kind_of(self, reading: PromptReading) -> str:
-        """Return the most probable kind."""
-        return self.vocabulary.choices["kind"][int(self._kind_odds(reading).argmax())]
+    def effects_of(self, kind: str, reading: PromptReading, negative: PromptReading | None = None) -> tuple[str, ...]:
+        """Return the effects that a prompt asks for, in the order in which they are applied.
+
+        A word that belongs to the kind's name asks for none: a warm pad is warm by itself.
+        """
+        own = self._kind_words.get(kind, set())
+        words = [word for word in reading.words if word.text not in own]
+        elsewhere, anywhere = self._named_effects.find(words), self._named_effects.find(reading.words)
+        unwanted = {} if negative is None else self._named_effects.find(negative.words)
+        is_recipe = kind in self._synthesised
+        chosen: list[str] = []
+        for name, chance in zip(self.vocabulary.effects, reading.effects, strict=True):
+            likely = chance > LIKELY_EFFECT and name not in anywhere
+            if (name in elsewhere or likely) and name not in unwanted and not (is_recipe and name in RECIPE_EFFECTS):
+                chosen.append(name)
+        return tuple(name for name in EFFECT_NAMES if name in chosen)
+
+    def _velocity(self, reading: PromptReading, seed: int) -> int:
+        """Return the velocity that a prompt asks for; takes differ a little."""
+        varied = int(np.random.default_rng((seed, 78)).integers(-TOUCH_VARIATION, TOUCH_VARIATION + 1))
+        return min(TOUCHES[self._chosen("touch", reading)] + varied, 127)
+
+    def kind_of(self, reading: PromptReading, negative: PromptReading | None = None) -> str:
+        """Return the most probable kind of those that the negative prompt doesn't name."""
+        odds, kinds = self._kind_odds(reading), self.vocabulary.choices["kind"]
+        unwanted = {} if negative is None else self._named.find(negative.words)
+        return kinds[int((odds - np.array([UNWANTED_ODDS * (kind in unwanted) for kind in kinds])).argmax())]
 
     def knows(self, reading: PromptReading) -> float:
         """Return how much of a prompt the model knows, 0 to 1.
@@ -435,7 +487,7 @@ class Planner:
         seed: int,
     ) -> PocketSound:
         words, seconds = reading.words, request.seconds
-        velocity = TOUCHES[self._chosen("touch", reading)]
+        velocity = self._velocity(reading, request.seed)
         form = TONE_FORMS[int(reading.chances["form"][: len(TONE_FORMS)].argmax())]
         note = note_of(words, row, int(reading.chances["register"].argmax()) - 1, random, request.note)
         common: dict[str, Any] = {

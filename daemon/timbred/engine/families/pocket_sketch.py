@@ -1,8 +1,7 @@
 """Sketches: a described sound composed from sounds of the bank, as bands.
 
-Each event takes the nearest note of its instrument, transposes it, lengthens or damps it, and adds it at its time. A
-sketch has the right instruments, notes and times. It has no effects, and its level and colour are approximate: the
-generator turns it into the sound.
+Each event takes the nearest note of its instrument, transposes it, lengthens or damps it, and adds it at its time. Then
+the effects are applied.
 """
 
 from collections import defaultdict
@@ -35,6 +34,11 @@ MAX_DECODED = 64
 FRAMES_A_SECOND = SAMPLE_RATE / HOP
 SUSTAIN_FIRST, SUSTAIN_LAST = 0.45, 0.92
 """Part of a sustained sound that is repeated, alternately forwards and backwards, to lengthen it."""
+TILT_HERTZ = 250.0
+TILT_DB_AN_OCTAVE = 0.02
+"""Change of an instrument's spectrum above TILT_HERTZ by each step of the velocity from the usual one: soft notes are
+darker."""
+
 RELEASE_DB_A_SECOND = 220.0
 DAMPING_DB_A_SECOND = 110.0
 FADED_POWER = 1e-4
@@ -151,6 +155,15 @@ class Mixture:
         # the sides of a group move less than its width
         return Mixture(power, weighted, tonality, self.left, self.right, self.width)
 
+    def tilted(self, octave_db: float) -> "Mixture":
+        """Change the powers of bands above `TILT_HERTZ` by so many decibels an octave."""
+        if octave_db == 0:
+            return self
+        gains = 10 ** (octave_db * torch.log2((CENTRES / TILT_HERTZ).clamp_min(1)) / 10)
+        groups = gains.unflatten(0, (GROUPS, GROUP)).mean(1)
+        parts = (self.power, self.hertz, self.tonality), (self.left, self.right, self.width)
+        return Mixture(*(part * gains for part in parts[0]), *(part * groups for part in parts[1]))
+
     def add(self, other: "Mixture", start: int, wrap: bool) -> None:
         """Add a sound at a frame; what lies beyond the end is dropped, or added from the beginning on."""
         frames, first = len(self.power), 0
@@ -218,7 +231,7 @@ class Sketcher:
         wrap = loop or sound.form == "loop"
         rate = frames / sound.seconds if loop else FRAMES_A_SECOND
         count = min(frames, max(1, round(sound.seconds * rate))) if wrap else frames
-        composed = self._compose(sound, count, rate, wrap).frames()
+        composed = self._with_effects(self._compose(sound, count, rate, wrap).frames(), sound, wrap)
         return Frames(*(part[torch.arange(frames) % count] for part in vars(composed).values()))
 
     def continuation(self, sound: PocketSound, first: int, frames: int, loudest_db: float) -> Frames:
@@ -226,7 +239,19 @@ class Sketcher:
         later = self._compose(sound, frames, FRAMES_A_SECOND, False, first)
         start = self._compose(sound, frames, FRAMES_A_SECOND, False)
         is_over = float(later.power.sum(1).max()) < FADED_POWER * float(start.power.sum(1).max())
-        return (start if is_over else later).frames(loudest_db)
+        composed = (start if is_over else later).frames(loudest_db)
+        return self._with_effects(composed, sound, False, frozenset({"fade in", "backwards"}))
+
+    @staticmethod
+    def _with_effects(
+        frames: Frames, sound: PocketSound, circle: bool, skipped: frozenset[str] = frozenset()
+    ) -> Frames:
+        names = [name for name in sound.effects if name not in skipped]
+        if not names:
+            return frames
+        from timbred.engine.families.pocket_effects import change_frames  # scipy takes half a second to import
+
+        return change_frames(frames, names, sound.seed, circle)
 
     def _compose(self, sound: PocketSound, frames: int, rate: float, wrap: bool, offset: int = 0) -> Mixture:
         """Return the sums over a sound's events, from a frame on."""
@@ -293,7 +318,8 @@ class Sketcher:
             after = torch.zeros(len(indices))
         loudness = (velocity / USUAL_VELOCITY) ** 4 * entry.gain**2 if own else 1.0
         gains = loudness * 10 ** (-fall * after / 10)
-        return Mixture.of(stored).taken(indices, gains).transposed(semitones)
+        event = Mixture.of(stored).taken(indices, gains).transposed(semitones)
+        return event.tilted(TILT_DB_AN_OCTAVE * (velocity - USUAL_VELOCITY)) if own else event
 
 
 def _is_steady(frames: Frames) -> bool:
