@@ -35,6 +35,11 @@ WINDOWS = ((4096, 0.0, 700.0), (2048, 700.0, 3000.0), (1024, 3000.0, 1e9))
 
 SYNTHESIS_WINDOW = 1024
 LOBE_BINS = 4
+NEAR_POLE = 1e-4
+
+BLOCK_FRAMES = 344
+"""Frames that are synthesised at once: two seconds, to bound the memory."""
+
 SAME_PARTIAL_HERTZ = 12.0
 
 
@@ -241,10 +246,19 @@ def _turn(state: NDArray[np.complex64], weights: NDArray[np.complex64]) -> NDArr
     return phasors
 
 
-def _lobe(distance: Tensor) -> Tensor:
-    """Return the transform of a Hann window at `distance` bins from its centre, normalised to 1 at the centre."""
-    near = distance.square()
-    return torch.where((near - 1).abs() < 1e-4, 0.5, torch.sinc(distance) / (1 - near))
+def _lobes(nearest: Tensor, lobes: Tensor) -> Tensor:
+    """Return the transform of a Hann window, 1 at its centre, at bins around the nearest one: (..., lobes).
+
+    `nearest` is the distance of the nearest bin from the centre, at most half a bin. The signs are those of a window
+    whose middle is at time 0, up to that of the nearest bin.
+    """
+    distance = nearest[..., None] + lobes
+    # the sine of pi * distance differs between the lobes in its sign only, as their phase in the middle does
+    scaled = distance * (1 - distance.square())
+    near = scaled.abs() < NEAR_POLE
+    wide = (torch.sin(math.pi * nearest) / math.pi)[..., None] / torch.where(near, 1.0, scaled)
+    limits = torch.where(lobes == 0, 1.0, torch.where(lobes.abs() == 1, -0.5, 0.0))
+    return torch.where(near, limits.expand_as(distance), wide)
 
 
 def _noise_spread() -> Tensor:
@@ -278,32 +292,57 @@ def synthesise(frames: Frames, samples: int, seed: int = 0, circle: bool = False
     apart = torch.arccos(1 - 0.98 * width) / 2 * (1 - 2 * (torch.arange(BANDS) % 2))
     turns = torch.polar(torch.ones_like(apart), apart)
     tones = torch.stack((phases * turns, phases * turns.conj())) * (amplitudes * gains)
-    narrow = _narrow_noise(noise, hertz, gains, width, seed, hop, circle)
-    spectrum = _tones(tones + narrow, hertz) + _noise(noise, gains, width, seed)
-    pieces = torch.fft.irfft(spectrum, SYNTHESIS_WINDOW)
-    return _overlap_circle(pieces, starts[:-1], samples) if circle else _overlap(pieces, samples)
+    tones += _narrow_noise(noise, hertz, gains, width, seed, hop, circle)
+    generator = torch.Generator().manual_seed(seed)
+    sum_of = _CircularSum(starts[:-1], samples) if circle else _LinearSum(count, samples)
+    for first in range(0, count, BLOCK_FRAMES):
+        block = slice(first, first + BLOCK_FRAMES)
+        spectrum = _noise(noise[block], gains[:, block], width[block], generator)
+        _add_tones(spectrum, tones[:, block], hertz[block])
+        sum_of.add(first, torch.fft.irfft(spectrum, SYNTHESIS_WINDOW))
+    return sum_of.audio()
 
 
-def _overlap(pieces: Tensor, samples: int) -> Tensor:
-    """Add windows at multiples of HOP: (2, samples)."""
-    length, total = SYNTHESIS_WINDOW, SYNTHESIS_WINDOW + HOP * (pieces.shape[1] - 1)
-    audio = torch.nn.functional.fold(pieces.transpose(1, 2), (1, total), (1, length), stride=(1, HOP))
-    audio = audio[:, 0, 0, length // 2 :]
-    return torch.nn.functional.pad(audio, (0, max(0, samples - audio.shape[1])))[:, :samples]
+class _LinearSum:
+    """Sum of windows at multiples of HOP."""
+
+    def __init__(self, count: int, samples: int) -> None:
+        self._samples = samples
+        self._sum = torch.zeros(2, SYNTHESIS_WINDOW + HOP * (count - 1))
+
+    def add(self, first: int, pieces: Tensor) -> None:
+        """Add the windows (2, frames, SYNTHESIS_WINDOW) from a frame on."""
+        length, total = SYNTHESIS_WINDOW, SYNTHESIS_WINDOW + HOP * (pieces.shape[1] - 1)
+        summed = torch.nn.functional.fold(pieces.transpose(1, 2), (1, total), (1, length), stride=(1, HOP))
+        self._sum[:, first * HOP : first * HOP + total] += summed[:, 0, 0]
+
+    def audio(self) -> Tensor:
+        """Return (2, samples) from the middle of the first window on."""
+        audio = self._sum[:, SYNTHESIS_WINDOW // 2 :]
+        return torch.nn.functional.pad(audio, (0, max(0, self._samples - audio.shape[1])))[:, : self._samples]
 
 
-def _overlap_circle(pieces: Tensor, starts: Tensor, samples: int) -> Tensor:
-    """Add windows that are centred on their starts around a circle: (2, samples)."""
-    length = SYNTHESIS_WINDOW
-    positions = (starts[:, None] + torch.arange(length) - length // 2) % samples
-    window = torch.hann_window(length)
-    weight = torch.zeros(samples).index_add_(0, positions.flatten(), window.repeat(len(starts)))
-    audio = torch.zeros(2, samples).index_add_(1, positions.flatten(), pieces.flatten(1))
-    return audio * (length / 2 / HOP / weight.clamp_min(0.5))
+class _CircularSum:
+    """Sum of windows that are centred on their starts around a circle."""
+
+    def __init__(self, starts: Tensor, samples: int) -> None:
+        self._starts, self._samples = starts, samples
+        self._sum, self._weight = torch.zeros(2, samples), torch.zeros(samples)
+
+    def add(self, first: int, pieces: Tensor) -> None:
+        """Add the windows (2, frames, SYNTHESIS_WINDOW) from a frame on."""
+        length, starts = SYNTHESIS_WINDOW, self._starts[first : first + pieces.shape[1]]
+        positions = ((starts[:, None] + torch.arange(length) - length // 2) % self._samples).flatten()
+        self._weight.index_add_(0, positions, torch.hann_window(length).repeat(len(starts)))
+        self._sum.index_add_(1, positions, pieces.flatten(1))
+
+    def audio(self) -> Tensor:
+        """Return (2, samples)."""
+        return self._sum * (SYNTHESIS_WINDOW / 2 / HOP / self._weight.clamp_min(0.5))
 
 
-def _tones(tones: Tensor, hertz: Tensor) -> Tensor:
-    """Return the main lobes of windowed oscillators, (2, frames, bins), for complex amplitudes at mid frame."""
+def _add_tones(spectrum: Tensor, tones: Tensor, hertz: Tensor) -> None:
+    """Add the main lobes of windowed oscillators to (2, frames, bins), for complex amplitudes at mid frame."""
     length = SYNTHESIS_WINDOW
     bins = length // 2 + 1
     position = hertz * (length / SAMPLE_RATE)
@@ -311,15 +350,11 @@ def _tones(tones: Tensor, hertz: Tensor) -> Tensor:
     lobes = torch.arange(-LOBE_BINS, LOBE_BINS + 1)
     index = nearest.long()[..., None] + lobes
     # a Hann window sums to half its length, and windows that overlap by three quarters sum to 2
-    shape = _lobe(index - position[..., None]) * (length / 4 / 2) * (1 - 2 * (index % 2))
-    values = tones[..., None] * shape
-    mirrored = index < 0
-    values = torch.where(mirrored, values.conj(), values)
-    index = index.abs().clamp_max(bins - 1)
-    spectrum = torch.zeros(2, len(hertz), bins, 2)
-    flat = index.flatten(1)[None, :, :, None].expand(2, -1, -1, 2)
-    spectrum.scatter_add_(2, flat, torch.view_as_real(values.flatten(2)))
-    return torch.view_as_complex(spectrum)
+    shape = _lobes(nearest - position, lobes)
+    values = (tones * ((1 - 2 * (nearest % 2)) * (length / 4 / 2)))[..., None] * shape
+    values = torch.where(index < 0, values.conj(), values).flatten(2)
+    flat = index.abs().clamp_max(bins - 1).flatten(1)[None, :, :, None].expand(2, -1, -1, 2)
+    torch.view_as_real(spectrum).scatter_add_(2, flat, torch.view_as_real(values))
 
 
 NARROW_HERTZ = 80.0
@@ -351,9 +386,8 @@ def _narrow_noise(
     return torch.nn.functional.pad(narrow, (0, BANDS - NARROW_BANDS))
 
 
-def _noise(powers: Tensor, gains: Tensor, width: Tensor, seed: int) -> Tensor:
+def _noise(powers: Tensor, gains: Tensor, width: Tensor, generator: torch.Generator) -> Tensor:
     """Return the spectrum of windowed noise with the bands' powers, (2, frames, bins)."""
-    generator = torch.Generator().manual_seed(seed)
     length, bins = SYNTHESIS_WINDOW, SYNTHESIS_WINDOW // 2 + 1
     white = torch.randn(3, len(powers), length, generator=generator)
     window = torch.hann_window(length)

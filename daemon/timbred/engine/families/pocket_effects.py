@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import signal
 
 from timbred.engine.codecs.bands import HOP, Frames, analyse, loudest_level, synthesise
 from timbred.models.pocket import SAMPLE_RATE
@@ -18,8 +17,26 @@ Random = np.random.Generator
 
 
 def _filtered(audio: Audio, kind: str, hertz: float, order: int = 2) -> Audio:
-    sections = signal.butter(order, min(hertz, 0.45 * SAMPLE_RATE), kind, fs=SAMPLE_RATE, output="sos")
-    return np.asarray(signal.sosfilt(sections, audio, axis=-1), np.float32)
+    """Apply the magnitudes of a Butterworth filter, "lowpass" or "highpass", without its phases."""
+    length = _fast_length(audio.shape[1] + SAMPLE_RATE // 10)
+    ratio = np.fft.rfftfreq(length, 1 / SAMPLE_RATE) / hertz
+    if kind == "highpass":
+        ratio = 1 / np.maximum(ratio, 1e-9)
+    response = 1 / np.sqrt(1 + ratio ** (2 * order))
+    return np.fft.irfft(np.fft.rfft(audio, length) * response, length)[:, : audio.shape[1]].astype(np.float32)
+
+
+def _convolved(audio: Audio, response: NDArray[np.floating]) -> Audio:
+    """Convolve each channel with its response; keeps the length."""
+    length = _fast_length(audio.shape[1] + response.shape[1])
+    product = np.fft.rfft(audio, length) * np.fft.rfft(response, length)
+    return np.fft.irfft(product, length)[:, : audio.shape[1]].astype(np.float32)
+
+
+def _fast_length(least: int) -> int:
+    """Return a length of at least so many samples whose transform is fast: a power of two, or 3/4 of one."""
+    power = 1 << (least - 1).bit_length()
+    return power * 3 // 4 if power * 3 // 4 >= least else power
 
 
 def _shelf(audio: Audio, hertz: float, decibels: float) -> Audio:
@@ -39,7 +56,7 @@ def reverb(audio: Audio, random: Random) -> Audio:
     response = bright * fall**2 + 1.5 * dark * fall
     delay = int(random.uniform(0.005, 0.03) * SAMPLE_RATE)
     response = np.pad(response, ((0, 0), (delay, 0)))
-    wet = signal.fftconvolve(audio, response, axes=-1)[:, : audio.shape[1]]
+    wet = _convolved(audio, response)
     wet *= np.sqrt(np.mean(audio**2) / (np.mean(wet**2) + 1e-12))
     return (audio + random.uniform(0.45, 0.9) * wet).astype(np.float32)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from timbred.engine.codecs.bands import CENTRES, EDGES, FLOOR_DB, GROUP, HALF_WIDTHS, HOP, Frames
+from timbred.engine.families.pocket_effects import change_frames
 from timbred.engine.families.pocket_prompts import USUAL_VELOCITY
 from timbred.models.pocket import (
     BANDS,
@@ -249,8 +250,6 @@ class Sketcher:
         names = [name for name in sound.effects if name not in skipped]
         if not names:
             return frames
-        from timbred.engine.families.pocket_effects import change_frames  # scipy takes half a second to import
-
         return change_frames(frames, names, sound.seed, circle)
 
     def _compose(self, sound: PocketSound, frames: int, rate: float, wrap: bool, offset: int = 0) -> Mixture:
