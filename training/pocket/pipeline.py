@@ -59,8 +59,7 @@ class Pocket:
         """Return how the text encoder understands a prompt."""
         vector = self.text.read_prompts([prompt])
         chances = {name: head(vector).softmax(-1)[0].numpy() for name, head in self.text.heads.items()}
-        effects = self.text.effects(vector).sigmoid()[0].numpy()
-        return PromptReading(tuple(read_words(prompt)), chances, vector[0].numpy(), effects)
+        return PromptReading(tuple(read_words(prompt)), chances, vector[0].numpy())
 
     @torch.no_grad()
     def sounds(self, prompts: Sequence[str], seconds: float, seed: int = 0) -> list[Tensor]:

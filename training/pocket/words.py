@@ -48,7 +48,7 @@ SYNTHESISED: dict[str, tuple[str, ...]] = {
     "cowbell": ("synth cowbell", "808 cowbell", "electronic cowbell"),
     "impact": ("impact", "boom", "cinematic hit", "explosion", "sub drop", "big boom"),
     "bass": ("sub bass", "synth bass", "reese", "electronic bass", "bass", "analog sub"),
-    "pluck": ("synth pluck", "pluck", "plucky synth", "plucked string synth"),
+    "pluck": ("synth pluck", "pluck", "plucky synth", "plucked string synth", "plucked string"),
     "pad": ("synth pad", "ambient pad", "pad", "lush pad", "evolving pad"),
     "lead": ("synth lead", "lead", "lead synth", "solo synth"),
     "bell": ("synth bell", "fm bell", "digital bell", "bell"),

@@ -89,6 +89,9 @@ class PocketSound:
         effects: names of effects, in the order in which they are applied.
         recording: name of a recorded sample.
         recipe: fields of a synthesised sound's recipe.
+        length: -1 shorter, 1 longer than usual, else 0.
+        sudden: True for an attack at once.
+        transposition: semitones, of hits and sounds without a note.
     """
 
     source: str
@@ -113,6 +116,9 @@ class PocketSound:
     effects: tuple[str, ...] = ()
     recording: str | None = None
     recipe: dict[str, Any] | None = None
+    length: int = 0
+    sudden: bool = False
+    transposition: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values, without those that have their default."""
@@ -145,6 +151,11 @@ class SynthesisedFields:
     space: int
     note: int | None
     flags: tuple[str, ...]
+
+    @property
+    def peculiarity(self) -> int:
+        """Number of the fields length, brightness, edge and space with an unusual value."""
+        return sum(value != 0 for value in (self.length, self.brightness, self.edge, self.space))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,3 @@
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -21,7 +19,6 @@ PIANO = INSTRUMENTS[0]
 def pocket() -> Pocket:
     torch.manual_seed(3)
     side = new_text_side(TextSizes(pieces=16, width=32, layers=1, heads=2, queries=2, vector=24)).eval()
-    torch.nn.init.constant_(side.effects.bias, -20.0)  # no effects but those that are named
     return assemble(side, None, small_codec(), stored_bank(), torch.ones(40), torch.zeros(40))
 
 
@@ -111,11 +108,30 @@ def test_pocket_planner_leaves_out_what_the_negative_prompt_names(pocket: Pocket
     assert without.kind != "celesta"
 
 
-def test_pocket_planner_applies_a_likely_effect_that_is_not_named(pocket: Pocket) -> None:
-    reading = pocket.read("celesta")
-    chances = np.zeros_like(reading.effects)
-    chances[list(VOCABULARY.effects).index("delay")] = 0.9
-    assert pocket.planner.effects_of("celesta", dataclasses.replace(reading, effects=chances)) == ("delay",)
+@pytest.mark.parametrize(
+    ("prompt", "field", "value"),
+    [
+        ("a short snare", "length", -1),
+        ("a long snare", "length", 1),
+        ("a snare", "length", 0),
+        ("a warm pad with a fast attack", "sudden", True),
+        ("a fast celesta", "sudden", False),
+        ("a punchy 808 kick", "sudden", True),
+        ("a high snare", "transposition", 5),
+        ("a low tom", "transposition", 0),  # a kind of its own
+        ("techno drum loop 120 bpm short", "length", 0),
+    ],
+)
+def test_pocket_planner_reads_the_shape(pocket: Pocket, prompt: str, field: str, value: object) -> None:
+    assert getattr(pocket.planner.plan(pocket.read(prompt), PlanRequest(1.0, 3)), field) == value
+
+
+@pytest.mark.parametrize(("word", "low", "high"), [("high", 69, 127), ("low", 0, 55)])
+def test_pocket_planner_moves_a_note_that_is_not_named(pocket: Pocket, word: str, low: int, high: int) -> None:
+    note = pocket.planner.plan(pocket.read(f"a {word} synth bell"), PlanRequest(1.0, 3)).note
+    assert note is not None
+    assert low <= note <= high
+    assert pocket.planner.plan(pocket.read(f"a {word} synth bell c4"), PlanRequest(1.0, 3)).note == 60
 
 
 def test_takes_differ_in_velocity(pocket: Pocket) -> None:

@@ -24,7 +24,6 @@ def small() -> Pocket:
         torch.full((40,), 1.5),
         torch.full((40,), 0.25),
     )
-    torch.nn.init.constant_(pocket.text.effects.bias, -20.0)  # no effects, whose noise would differ
     pocket.ear = new_ear(40).eval()
     return pocket
 

@@ -300,11 +300,10 @@ class PocketConditioner(Conditioner):
         chances = {
             name: head(vector).softmax(-1)[0].float().cpu().numpy() for name, head in self._encoder.heads.items()
         }
-        effects = self._encoder.effects(vector).sigmoid()[0].float().cpu().numpy()
         heard = text
         for word, weight in weights:
             heard = heard if weight > 0 else remove_word(heard, word)
-        return vector, PromptReading(tuple(read_words(heard)), chances, vector[0].float().cpu().numpy(), effects)
+        return vector, PromptReading(tuple(read_words(heard)), chances, vector[0].float().cpu().numpy())
 
     def _vector(self, text: str) -> Tensor:
         """Return the vector of a text: the mean of its parts, weighted by their words."""

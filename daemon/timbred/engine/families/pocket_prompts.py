@@ -15,7 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from timbred.models.pocket import EFFECT_NAMES, TONE_FORMS, BankEntry, DrumStyle, Instrument, PocketSound, Vocabulary
+from timbred.models.pocket import (
+    EFFECT_NAMES,
+    TONE_FORMS,
+    BankEntry,
+    DrumStyle,
+    Instrument,
+    PocketSound,
+    Vocabulary,
+    read_recipe,
+)
 
 BUCKET_COUNT = 6144
 MAX_WORD_PIECES = 12
@@ -204,10 +213,26 @@ USUAL_VELOCITY = 95
 
 TOUCHES = {"soft": 42, "ordinary": USUAL_VELOCITY, "hard": 120}
 TEMPO_WORDS = frozenset({"bpm", "tempo", "beats"})
-SHORT_WORDS = frozenset({"staccato", "short", "brief", "clipped"})
+SHORT_WORDS = frozenset({"staccato", "short", "brief", "clipped", "tight", "quick", "tiny"})
+LONG_WORDS = frozenset({"long", "sustained", "extended", "ringing", "lasting", "endless", "lengthy"})
+SUDDEN_WORDS = frozenset({"punchy", "sudden", "immediate", "snappy"})
+FAST_WORDS = frozenset({"fast", "quick", "hard", "immediate", "sharp"})
+"""Words for a fast attack, where the word "attack" is near."""
+
+HIGH_WORDS, LOW_WORDS = frozenset({"high", "high-pitched"}), frozenset({"low", "deep", "low-pitched"})
+HIGH_NOTE, LOW_NOTE = 69, 55
+"""Lowest MIDI note of a high sound, and highest of a low one."""
+
+HEIGHT_SEMITONES = 5
+"""Transposition of a high sound without a note, and of a low one downwards."""
+
 FALLING_WORDS = frozenset({"down", "falling", "descending"})
 ALIKE_ENTRIES = 3
 """One of so many best matching sounds is chosen by the seed."""
+
+PLAIN_PREFERENCE = 0.08
+"""Preference, in the cosine of the angle to the prompt, for synthesised sounds without another length, attack, colour
+or space, which the plan applies itself."""
 
 RELEASED_SHARE = 0.92
 """Part of a sound after which its note is released; a loop's is held to its end."""
@@ -220,12 +245,6 @@ NAMED_ODDS = 6.0
 
 UNWANTED_ODDS = 100.0
 """Logarithm of the factor by which the odds of a kind that the negative prompt names are lower."""
-
-LIKELY_EFFECT = 0.6
-"""Probability from which on an effect that isn't named is applied."""
-
-RECIPE_EFFECTS = frozenset({"dark", "bright", "distortion", "noisy", "fade in", "reverb"})
-"""Effects that recipes of synthesised sounds have, by which a suitable one is chosen."""
 
 TOUCH_VARIATION = 9
 """Largest difference of a take's velocity from the asked one."""
@@ -284,13 +303,11 @@ class PromptReading:
         words: its words.
         chances: probabilities of each class, by the names of `Vocabulary.choices`.
         vector: (vector,) float32.
-        effects: probability of each effect, in the order of `Vocabulary.effects`.
     """
 
     words: tuple[PromptWord, ...]
     chances: Mapping[str, NDArray[np.float32]]
     vector: NDArray[np.float32]
-    effects: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -388,15 +405,18 @@ class Planner:
         for name, row in vocabulary.recordings.items():
             self._recorded.setdefault(row.names[0], []).append(name)
         self._synthesised: dict[str, list[int]] = {}
+        self._peculiarity = np.zeros(len(entries))
         for index, entry in enumerate(entries):
             if entry.sound.recipe is not None:
                 self._synthesised.setdefault(entry.sound.kind, []).append(index)
+                self._peculiarity[index] = read_recipe(entry.sound.recipe).peculiarity
 
     def plan(self, reading: PromptReading, request: PlanRequest) -> PocketSound:
         """Return the description of a prompt's sound."""
         kind = self.kind_of(reading, request.negative)
         sound = self._plan(kind, reading, request)
-        return dataclasses.replace(sound, effects=self.effects_of(kind, reading, request.negative))
+        effects = self.effects_of(kind, reading, request.negative)
+        return dataclasses.replace(sound, effects=effects, **self._shape_of(kind, sound, reading.words))
 
     def _plan(self, kind: str, reading: PromptReading, request: PlanRequest) -> PocketSound:
         random = np.random.default_rng((request.seed, 77))
@@ -429,16 +449,30 @@ class Planner:
         A word that belongs to the kind's name asks for none: a warm pad is warm by itself.
         """
         own = self._kind_words.get(kind, set())
-        words = [word for word in reading.words if word.text not in own]
-        elsewhere, anywhere = self._named_effects.find(words), self._named_effects.find(reading.words)
+        named = self._named_effects.find([word for word in reading.words if word.text not in own])
         unwanted = {} if negative is None else self._named_effects.find(negative.words)
-        is_recipe = kind in self._synthesised
-        chosen: list[str] = []
-        for name, chance in zip(self.vocabulary.effects, reading.effects, strict=True):
-            likely = chance > LIKELY_EFFECT and name not in anywhere
-            if (name in elsewhere or likely) and name not in unwanted and not (is_recipe and name in RECIPE_EFFECTS):
-                chosen.append(name)
-        return tuple(name for name in EFFECT_NAMES if name in chosen)
+        return tuple(name for name in EFFECT_NAMES if name in named and name not in unwanted)
+
+    def _shape_of(self, kind: str, sound: PocketSound, words: Sequence[PromptWord]) -> dict[str, Any]:
+        """Return the fields of a description that follow from words for its length, its attack and its pitch."""
+        texts = {word.text for word in words}
+        shape: dict[str, Any] = {}
+        if sound.form != "loop":
+            shape["length"] = bool(texts & LONG_WORDS) - bool(texts & SHORT_WORDS)
+            shape["sudden"] = bool(texts & SUDDEN_WORDS) or ("attack" in texts and bool(texts & FAST_WORDS))
+        is_tone = sound.source == "font" and not sound.drums
+        pitch = texts - self._kind_words.get(kind, set())
+        height = bool(pitch & HIGH_WORDS) - bool(pitch & LOW_WORDS)
+        if is_tone or not height or sound.form == "loop" or named_note(words) is not None:
+            return shape
+        if sound.note is None:
+            return {**shape, "transposition": height * HEIGHT_SEMITONES}
+        note = sound.note
+        while height > 0 and note < HIGH_NOTE:
+            note += 12
+        while height < 0 and note > LOW_NOTE:
+            note -= 12
+        return {**shape, "note": note}
 
     def _velocity(self, reading: PromptReading, seed: int) -> int:
         """Return the velocity that a prompt asks for; takes differ a little."""
@@ -561,7 +595,8 @@ class Planner:
         self, kind: str, reading: PromptReading, request: PlanRequest, random: np.random.Generator
     ) -> PocketSound:
         entries = self._synthesised[kind]
-        likeness = self._entry_vectors[entries] @ reading.vector
+        likeness = self._entry_vectors[entries] @ reading.vector / np.linalg.norm(reading.vector)
+        likeness = likeness - PLAIN_PREFERENCE * self._peculiarity[entries]
         best = np.argsort(-likeness, kind="stable")[: min(ALIKE_ENTRIES, len(entries))]
         sound = self._entries[entries[int(best[int(random.integers(len(best)))])]].sound
         named = named_note(reading.words, request.note)

@@ -42,6 +42,15 @@ darker."""
 
 RELEASE_DB_A_SECOND = 220.0
 DAMPING_DB_A_SECOND = 110.0
+SHORT_SHARE, SHORT_FALL_DB = 0.35, 40.0
+"""Part of its audible frames after which a short sound has fallen by so many decibels more."""
+
+LONG_FACTOR, ATTACK_FRAMES = 1.8, 10
+"""Factor of the decay of a long sound after its first frames."""
+
+AUDIBLE_DB, FULL_LEVEL_DB = 40.0, 4.0
+"""Level below the maximum at which a sound ends, and to which an attack rises."""
+
 FADED_POWER = 1e-4
 """Power, as a share of its maximum, below which a continued sound has faded away."""
 
@@ -302,22 +311,31 @@ class Sketcher:
         index, semitones = self._choose(sound, key)
         entry = self.bank.entries[index]
         stored = self.bank.frames(index)
+        if sound.sudden:
+            stored = _from_full_level(stored)
         own = sound.source == "font"
-        held = own and not sound.drums and self._held.get((sound.bank, sound.program), False)
-        steady = sound.form == "texture" if own else sound.form != "loop"
-        gate_frames = gate_frames if own and not sound.drums else length
+        is_tone = own and not sound.drums
+        held = is_tone and self._held.get((sound.bank, sound.program), False)
+        steady = sound.form == "texture" if own else sound.form not in ("loop", "hit")
+        gate_frames = gate_frames if is_tone else length
         count = len(stored.energy)
         if held or (steady and _is_steady(stored)):
             indices = lengthened(count, min(length, gate_frames + round(0.4 * FRAMES_A_SECOND)))
+        elif sound.length > 0 and not is_tone:
+            indices = stretched(count, length)
         else:
             indices = torch.arange(min(count, length))
         fall = RELEASE_DB_A_SECOND if held else DAMPING_DB_A_SECOND
-        after = (torch.arange(len(indices)) - gate_frames).clamp_min(0) / FRAMES_A_SECOND
-        if sound.drums or not own:
+        if is_tone:
+            after = (torch.arange(len(indices)) - gate_frames).clamp_min(0) / FRAMES_A_SECOND
+        else:
             after = torch.zeros(len(indices))
+            if sound.length < 0:
+                audible = max(1.0, SHORT_SHARE * min(_audible_frames(stored), len(indices)))
+                fall, after = SHORT_FALL_DB, torch.arange(len(indices)) / audible
         loudness = (velocity / USUAL_VELOCITY) ** 4 * entry.gain**2 if own else 1.0
         gains = loudness * 10 ** (-fall * after / 10)
-        event = Mixture.of(stored).taken(indices, gains).transposed(semitones)
+        event = Mixture.of(stored).taken(indices, gains).transposed(semitones + sound.transposition)
         return event.tilted(TILT_DB_AN_OCTAVE * (velocity - USUAL_VELOCITY)) if own else event
 
 
@@ -325,6 +343,32 @@ def _is_steady(frames: Frames) -> bool:
     """Return True if a sound hasn't decayed at its end."""
     levels = frames.energy.amax(1)
     return bool(levels[-12:-4].mean() > levels.max() - STEADY_DB)
+
+
+def _levels(frames: Frames) -> Tensor:
+    """Return the level of each frame in decibels below the loudest one."""
+    levels = 10 * torch.log10((10 ** (frames.energy / 10)).sum(1))
+    return levels - levels.max()
+
+
+def _audible_frames(frames: Frames) -> int:
+    """Return the number of frames up to the last one within `AUDIBLE_DB` of the loudest one."""
+    return int((_levels(frames) > -AUDIBLE_DB).nonzero().max()) + 1
+
+
+def _from_full_level(frames: Frames) -> Frames:
+    """Return the frames of a sound without its attack."""
+    first = int((_levels(frames) > -FULL_LEVEL_DB).nonzero().min())
+    return Frames(*(part[first:] for part in vars(frames).values()))
+
+
+def stretched(count: int, length: int) -> Tensor:
+    """Return frame indices of a sound of `count` frames whose decay takes longer; at most (length,)."""
+    late = ATTACK_FRAMES + (torch.arange(length - ATTACK_FRAMES) / LONG_FACTOR).long()
+    indices = (
+        torch.cat((torch.arange(min(ATTACK_FRAMES, length)), late)) if length > ATTACK_FRAMES else torch.arange(length)
+    )
+    return indices[indices < count]
 
 
 def lengthened(count: int, length: int) -> Tensor:
