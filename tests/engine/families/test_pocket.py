@@ -129,6 +129,29 @@ def test_pocket_repaint_keeps_the_bands_of_the_rest(model: LatentDiffusion, low:
     assert abs(np.argmax(spectrum) * SAMPLE_RATE / len(kept) - 440.0) < 6.0
 
 
+def test_pocket_repaint_begins_a_new_sound_in_its_region(model: LatentDiffusion) -> None:
+    region = Repaint(start=1.5, end=2.0, low=0.0, high=1e5)
+    init = InitAudio(samples=tone(2.5), channels=2, strength=1.0, repaint=(region,))
+    sound = render(model, order("a snare", seconds=2.5, init_audio=init))[0]
+    begun = sound[round(1.5 * SAMPLE_RATE) : round(1.6 * SAMPLE_RATE)]
+    assert float(np.abs(begun).max()) > 0.05, "a snare of the whole length would be over here"
+
+
+def test_pocket_peak_is_that_of_the_training(model: LatentDiffusion) -> None:
+    for prompt in ("grand piano c4", "rain", "a kick with reverb"):
+        assert float(np.abs(render(model, order(prompt))).max()) == pytest.approx(0.9, abs=1e-3)
+
+
+def test_pocket_without_refinement_renders_its_sketch(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    card = json.loads((tmp_path / CARD_NAME).read_text())
+    (tmp_path / CARD_NAME).write_text(json.dumps(card | {"refinement": 0.0}))
+    found = checkpoint.inspect(tmp_path, "pocket", "install it again")
+    plain = make_resident(found, "pocket", torch.device("cpu"), torch.float32, lambda _: None)
+    few, many = (render(plain, order(steps=steps)) for steps in (1, 5))
+    assert np.array_equal(few, many), "the number of steps has no influence without the generator's changes"
+
+
 def test_pocket_previews_the_predicted_sound(model: LatentDiffusion) -> None:
     generation = model.begin(order(seeds=(1, 2)))
     model.advance([generation])

@@ -90,6 +90,15 @@ class Frames:
         energy, offset, tonality, balance, width = channels.split((BANDS, BANDS, BANDS, GROUPS, GROUPS), -1)
         return Frames((energy - 1.0) * 48.0, offset, tonality, balance, width)
 
+    def amplified(self, decibels: float) -> "Frames":
+        """Return the bands at another level."""
+        energy = torch.where(self.energy > FLOOR_DB, self.energy + decibels, FLOOR_DB).clamp_min(FLOOR_DB)
+        return Frames(energy, self.offset, self.tonality, self.balance, self.width)
+
+    def after(self, first: int) -> "Frames":
+        """Return the frames from one on."""
+        return Frames(*(part[first:] for part in vars(self).values()))
+
     def changed(self, after: "Frames", before: "Frames", share: float = 1.0) -> "Frames":
         """Return these bands with a share of the difference of two other sounds."""
         energy, offset, tonality, balance, width = (

@@ -76,7 +76,7 @@ from timbred.engine.families.pocket_prompts import (
 )
 from timbred.engine.families.pocket_sketch import Bank, Sketcher
 from timbred.engine.memory.device_memory import ModelStages
-from timbred.ipc.engine_messages import PromptInputs, RenderOrder
+from timbred.ipc.engine_messages import PromptInputs, RenderOrder, Repaint
 from timbred.models import families
 from timbred.models.long_texts import Window, Windows
 from timbred.models.pocket import (
@@ -450,16 +450,31 @@ class PocketRendering(Rendering[PocketCodec]):
         )
 
     def _sketch(self, order: RenderOrder, seed: int, frames: int, init_frames: Frames | None) -> Frames:
-        """Return the sketch of an order's prompts for one take; for extended audio, it begins with that audio."""
-        sounds = self._plans(order, seed)
-        known = _known_frames(order)
-        if init_frames is None or not known:
-            sketches = [self._sketcher.sketch(sound, frames, order.loop) for sound in sounds]
-        else:
+        """Return the sketch of an order's prompts for one take.
+
+        For extended audio, it begins with that audio; for repainted audio, a new sound begins with each region.
+        """
+        known, regions = _known_frames(order), _regenerated_frames(order, frames)
+        if init_frames is not None and known:
             level = loudest_level(init_frames.energy[max(0, known - LEVEL_FRAMES) : known])
-            sketches = [self._sketcher.continuation(sound, known, frames - known, level) for sound in sounds]
-        sketch = sketches[0] if len(sketches) == 1 else mix_frames(sketches[0], sketches[1], order.inputs.mix)
-        return sketch if init_frames is None or not known else join_frames(init_frames, sketch, known)
+            continued = self._mixed(
+                order, seed, lambda sound: self._sketcher.continuation(sound, known, frames - known, level)
+            )
+            return join_frames(init_frames, continued, known)
+        if init_frames is None or not regions:
+            return self._mixed(order, seed, lambda sound: self._sketcher.sketch(sound, frames, order.loop))
+        sketch, level = init_frames, loudest_level(init_frames.energy)
+        for first, last in regions:
+            part = replace(order, seconds=(last - first) * FRAME_SAMPLES / SAMPLE_RATE, loop=False)
+            made = self._mixed(part, seed, lambda sound, count=last - first: self._sketcher.sketch(sound, count))
+            made = made.amplified(level - loudest_level(made.energy))
+            sketch = join_frames(join_frames(sketch, made, first), sketch.after(last), last)
+        return sketch
+
+    def _mixed(self, order: RenderOrder, seed: int, compose: Callable[[PocketSound], Frames]) -> Frames:
+        """Return the composed sketches of both prompts, mixed."""
+        sketches = [compose(sound) for sound in self._plans(order, seed)]
+        return sketches[0] if len(sketches) == 1 else mix_frames(sketches[0], sketches[1], order.inputs.mix)
 
     def _readings(self, inputs: PromptInputs) -> list[PromptReading]:
         """Return how each prompt that is heard is understood."""
@@ -581,6 +596,19 @@ def _known_frames(order: RenderOrder) -> int:
     return max(1, samples // SAMPLES_A_VECTOR) * TOKEN_FRAMES
 
 
+def _regenerated_frames(order: RenderOrder, frames: int) -> list[tuple[int, int]]:
+    """Return the first frame of each repainted region, and that after its last one."""
+    if order.init_audio is None:
+        return []
+    spans = (_region_frames(region) for region in order.init_audio.repaint)
+    return [(first, min(last, frames)) for first, last in spans if first < min(last, frames)]
+
+
+def _region_frames(region: Repaint) -> tuple[int, int]:
+    first = math.floor(region.start * SAMPLE_RATE / FRAME_SAMPLES + 1e-6)
+    return first, math.ceil(region.end * SAMPLE_RATE / FRAME_SAMPLES - 1e-6)
+
+
 def _kept_bands(order: RenderOrder, frames: int) -> Tensor | None:
     """Return a mask of the bands, (frames, BANDS): 1 where init audio is kept; None if none of it is."""
     known = _known_frames(order)
@@ -590,8 +618,7 @@ def _kept_bands(order: RenderOrder, frames: int) -> Tensor | None:
         return None
     kept = torch.ones(frames, BANDS)
     for region in order.init_audio.repaint:
-        first = math.floor(region.start * SAMPLE_RATE / FRAME_SAMPLES + 1e-6)
-        last = math.ceil(region.end * SAMPLE_RATE / FRAME_SAMPLES - 1e-6)
+        first, last = _region_frames(region)
         kept[first:last, (region.low <= CENTRES) & (region.high >= CENTRES)] = 0.0
     return kept
 

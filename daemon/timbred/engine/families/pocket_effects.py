@@ -207,5 +207,4 @@ def change_frames(frames: Frames, names: Sequence[str], seed: int, circle: bool 
         around = np.concatenate((turns[:, -seam * HOP :], turns, turns[:, : seam * HOP]), 1)
         parts = vars(analyse(torch.from_numpy(around), count + 2 * seam)).values()
         changed = Frames(*(part[seam : seam + count] for part in parts))
-    level = loudest_level(frames.energy) - loudest_level(changed.energy)
-    return Frames(changed.energy + level, changed.offset, changed.tonality, changed.balance, changed.width)
+    return changed.amplified(loudest_level(frames.energy) - loudest_level(changed.energy))

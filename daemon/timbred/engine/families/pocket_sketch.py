@@ -359,7 +359,7 @@ def _audible_frames(frames: Frames) -> int:
 def _from_full_level(frames: Frames) -> Frames:
     """Return the frames of a sound without its attack."""
     first = int((_levels(frames) > -FULL_LEVEL_DB).nonzero().min())
-    return Frames(*(part[first:] for part in vars(frames).values()))
+    return frames.after(first)
 
 
 def stretched(count: int, length: int) -> Tensor:
