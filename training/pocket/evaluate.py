@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import signal
+from scipy import signal, stats
 
 from timbred.models.pocket import SAMPLE_RATE
 from training.pocket import measures
@@ -258,6 +258,38 @@ def loop_figures(source: SoundSource, count: int) -> Figures:
     }
 
 
+OTHER_CLASSES = 4
+"""Prompts of other classes with which each sound is compared."""
+
+
+def ear_figures(source: SoundSource, pocket: Pocket) -> Figures:
+    """Return the agreement of the ear's scores with the classifier, for sounds and prompts of equal and other classes.
+
+    The correlation is that of ranks (Spearman) between scores and the classifier's probabilities of the classes.
+    """
+    classifier = load_classifier()
+    requests = class_requests(1)
+    sounds = source.render(requests, 700)
+    mels = torch.cat([log_mel(torch.from_numpy(sound.mean(0))[None].float()) for sound in sounds])
+    with torch.no_grad():
+        chances = classifier(mels).softmax(-1).numpy()
+    prompts = [held_out_prompt(request.words, index) for index, request in enumerate(requests)]
+    scores = pocket.similarity([torch.from_numpy(sound).float() for sound in sounds], prompts)
+    random = np.random.default_rng(12)
+    pairs: list[tuple[int, int]] = []
+    for index in range(len(requests)):
+        others = random.choice(len(requests) - 1, OTHER_CLASSES, replace=False)
+        pairs += [(index, index), *((index, int(other + (other >= index))) for other in others)]
+    chosen = np.array(pairs).T
+    ranks = [stats.rankdata(values[chosen[0], chosen[1]]) for values in (scores, chances)]
+    correlation = np.corrcoef(ranks)[0, 1]
+    own = scores.diagonal()[:, None]
+    return {
+        "ear: correlation with the classifier": float(correlation),
+        "ear: own prompt above others": float((own > scores)[~np.eye(len(scores), dtype=bool)].mean()),
+    }
+
+
 def comparison_figures(pocket: Pocket, seeds: int) -> Figures:
     """Return the share of correct comparisons of two sounds, in mono at the rate of their measures."""
 
@@ -306,7 +338,8 @@ def evaluate(name: str, share: float, folder: Path | None) -> Figures:
     figures |= pitch_figures(source, count(90))
     figures |= chord_figures(source, count(42))
     figures |= loop_figures(source, count(39))
-    if name == "generator" and source.pocket is not None:
+    if name in ("sketch", "generator") and source.pocket is not None:
+        figures |= ear_figures(source, source.pocket)
         figures |= comparison_figures(source.pocket, 2)
         figures |= speed_figures(source.pocket)
     return figures

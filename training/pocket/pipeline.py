@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from timbred.engine.codecs.bands import Frames, synthesise
-from timbred.engine.families.pocket_networks import BandCodec, Ear, Generator, TextSide
+from timbred.engine.codecs.bands import Frames, analyse, synthesise
+from timbred.engine.families.pocket import class_vector
+from timbred.engine.families.pocket_networks import BandCodec, Ear, Generator, TextSide, summarise_latents
 from timbred.engine.families.pocket_prompts import Planner, PlanRequest, PromptReading, read_words
 from timbred.engine.families.pocket_sketch import Bank, Sketcher, StoredBank
 from timbred.models.pocket import SAMPLE_RATE, TOKEN_FRAMES, PocketSound
@@ -91,6 +94,25 @@ class Pocket:
         ]
 
     @torch.no_grad()
+    def similarity(self, sounds: Sequence[Tensor], prompts: Sequence[str]) -> NDArray[np.float32]:
+        """Return the ear's similarity of each sound, (2, samples), and each prompt, 0 to 1: (sounds, prompts).
+
+        Raises:
+            FileNotFoundError: The ear hasn't been trained.
+        """
+        if self.ear is None:
+            raise FileNotFoundError("the ear isn't trained yet: run python -m training.pocket.ear_training first")
+        rows: list[NDArray[np.float32]] = []
+        for sound in sounds:
+            channels = analyse(sound, tokens_of(sound.shape[1]) * TOKEN_FRAMES).stacked()[None]
+            latents = (self.codec.encoder(channels)[0] - self.middle) / self.scale
+            logits = self.ear(summarise_latents(latents.transpose(1, 2)))
+            rows.append(class_vector({name: values[0].softmax(-1).numpy() for name, values in logits.items()}))
+        readings = [self.read(prompt) for prompt in prompts]
+        asked = [class_vector({**each.chances, "kind": self.planner.kind_chances(each)}) for each in readings]
+        return np.stack(rows) @ np.stack(asked).T
+
+    @torch.no_grad()
     def through_codec(self, channels: Tensor, samples: int) -> Tensor:
         """Encode and decode (frames, CHANNELS), and render them to (2, samples)."""
         decoded = self.codec.decoder(self.codec.encoder(channels[None])[0])[0]
@@ -109,16 +131,18 @@ def load_pocket(sketches_only: bool = False) -> Pocket:
     stored = load_bank()
     if stored.encoder != fingerprint(codec.encoder.state_dict()):
         raise ValueError("the bank is of another encoder: run python -m training.pocket.bank again")
+    latents = Latents("held-out")
+    if latents.encoder != fingerprint(codec.encoder.state_dict()):
+        raise ValueError("the latents are of another encoder: run python -m training.pocket.latents again")
     if sketches_only:
-        return assemble(side, None, codec, stored, torch.ones(1), torch.zeros(1))
+        pocket = assemble(side, None, codec, stored, latents.scale, latents.middle)
+        pocket.ear = load_ear(codec.sizes.latent)
+        return pocket
     state = load_checkpoint("generator")
     if state is None:
         raise FileNotFoundError("the generator isn't trained yet: run python -m training.pocket.train first")
     generator = new_generator()
     generator.load_state_dict(state["average"])
-    latents = Latents("held-out")
-    if latents.encoder != fingerprint(codec.encoder.state_dict()):
-        raise ValueError("the latents are of another encoder: run python -m training.pocket.latents again")
     check_origin("generator", state, origin_of(latents, side))
     pocket = assemble(side, generator.eval(), codec, stored, latents.scale, latents.middle)
     pocket.ear = load_ear(codec.sizes.latent)

@@ -87,7 +87,7 @@ guit_e_slide texture 4.33 guitar slide, slide on electric guitar
 guit_em9 texture 9.97 guitar chord e minor 9, strummed guitar e minor 9
 guit_harmonics texture 3.53 guitar harmonics phrase, electric guitar harmonics
 loop_breakbeat loop 1.90 breakbeat loop, break loop, sampled breakbeat
-loop_compus loop 6.49 electronic percussion loop, glitchy electronic loop
+loop_compus loop 6.49 electronic percussion loop, glitchy electronic loop, glitches, glitch loop, glitch
 loop_garzul loop 8.00 synth loop, dark synth loop
 loop_industrial loop 0.88 industrial loop, industrial drum loop
 loop_mika loop 8.00 electronic groove loop, house groove loop

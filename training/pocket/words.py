@@ -50,7 +50,7 @@ SYNTHESISED: dict[str, tuple[str, ...]] = {
     "bass": ("sub bass", "synth bass", "reese", "electronic bass", "bass", "analog sub"),
     "pluck": ("synth pluck", "pluck", "plucky synth", "plucked string synth", "plucked string"),
     "pad": ("synth pad", "ambient pad", "pad", "lush pad", "evolving pad"),
-    "lead": ("synth lead", "lead", "lead synth", "solo synth"),
+    "lead": ("synth lead", "lead", "synth", "lead synth", "solo synth"),
     "bell": ("synth bell", "fm bell", "digital bell", "bell"),
     "organ": ("synth organ", "electronic organ", "additive organ"),
     "brass": ("brass stab", "synth brass stab", "analog brass stab"),

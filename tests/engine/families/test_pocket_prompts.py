@@ -134,6 +134,26 @@ def test_pocket_planner_moves_a_note_that_is_not_named(pocket: Pocket, word: str
     assert pocket.planner.plan(pocket.read(f"a {word} synth bell c4"), PlanRequest(1.0, 3)).note == 60
 
 
+def test_pocket_planner_prefers_kinds_that_share_a_word(pocket: Pocket) -> None:
+    assert pocket.planner.kind_of(pocket.read("something woody and voxy")) in ("woody bass", "vocal bass")
+
+
+def test_pocket_planner_plays_a_chord_without_an_instrument_on_one(pocket: Pocket) -> None:
+    for prompt in ("c minor chord", "an arpeggio", "em7"):
+        assert pocket.planner.kind_of(pocket.read(prompt)) in {row.kind for row in INSTRUMENTS}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "form", "pitch_class"),
+    [("string ensemble c minor", "chord", 0), ("celesta em7", "chord", 4), ("celesta c4 minor", None, 0)],
+)
+def test_pocket_planner_plays_a_named_chord(pocket: Pocket, prompt: str, form: str | None, pitch_class: int) -> None:
+    sound = pocket.planner.plan(pocket.read(prompt), PlanRequest(1.0, 3))
+    assert sound.note is not None
+    assert sound.note % 12 == pitch_class
+    assert form is None or sound.form in (form, "arpeggio", "scale")  # the network is untrained
+
+
 def test_takes_differ_in_velocity(pocket: Pocket) -> None:
     reading = pocket.read("celesta c5")
     velocities = {pocket.planner.plan(reading, PlanRequest(1.0, seed)).velocity for seed in range(8)}

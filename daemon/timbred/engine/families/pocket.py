@@ -351,7 +351,7 @@ class PocketEar:
         stereo = _fit_vectors(torch.from_numpy(np.ascontiguousarray(samples.T * np.float32(level))), vectors)
         latents = self._codec.encode(analyse(stereo, vectors * TOKEN_FRAMES).stacked()[None])
         logits = self._conditioner.stages.run_stage("text", lambda: self._ear(summarise_latents(latents)))
-        return _unit_vector({name: values[0].softmax(-1).float().cpu().numpy() for name, values in logits.items()})
+        return class_vector({name: values[0].softmax(-1).float().cpu().numpy() for name, values in logits.items()})
 
     def embed_takes(self, sounds: RenderedSounds) -> Embeddings:
         """Return the embeddings of takes."""
@@ -362,10 +362,10 @@ class PocketEar:
         """Return the similarity of the prompt and each take, 0 to 1."""
         reading = self._conditioner.read(prompt)[1]
         chances = {**reading.chances, "kind": self._planner.kind_chances(reading)}
-        return (embeddings.vectors @ _unit_vector(chances)).tolist()
+        return (embeddings.vectors @ class_vector(chances)).tolist()
 
 
-def _unit_vector(chances: Mapping[str, NDArray[np.floating[Any]]]) -> NDArray[np.float32]:
+def class_vector(chances: Mapping[str, NDArray[np.floating[Any]]]) -> NDArray[np.float32]:
     """Return the weighted roots of the probabilities of the classes by which sounds are compared."""
     parts = [np.sqrt(weight * chances[name] / chances[name].sum()) for name, weight in EAR_CLASSES.items()]
     return np.concatenate(parts).astype(np.float32)

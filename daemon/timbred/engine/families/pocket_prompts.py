@@ -6,6 +6,7 @@ is drawn with the seed.
 """
 
 import dataclasses
+import itertools
 import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -226,6 +227,18 @@ HIGH_NOTE, LOW_NOTE = 69, 55
 HEIGHT_SEMITONES = 5
 """Transposition of a high sound without a note, and of a low one downwards."""
 
+CHORD_QUALITIES = frozenset(
+    {
+        *("major", "minor", "maj", "min", "m", "maj7", "min7", "m7", "m9", "dim", "diminished", "aug", "augmented"),
+        *("sus2", "sus4", "suspended", "power", "fifth", "dominant", "seventh", "7", "9"),
+    }
+)
+PLAYED_WORDS = frozenset({"chord", "chords", "arpeggio", "arp", "scale", "melody", "riff"})
+"""Words for what an instrument plays."""
+
+FUNCTION_WORDS = frozenset(["a", "an", "the", "in", "of", "with", "on", "for", "and", "to", "by", "from", "at"])
+"""Words of names that name nothing by themselves."""
+
 FALLING_WORDS = frozenset({"down", "falling", "descending"})
 ALIKE_ENTRIES = 3
 """One of so many best matching sounds is chosen by the seed."""
@@ -240,8 +253,10 @@ RELEASED_SHARE = 0.92
 LIKELY_KINDS = 3
 """Kinds whose probabilities count for how much of a prompt the model knows."""
 
-NAMED_ODDS = 6.0
-"""Logarithm of the factor of a kind's odds for each word of its name in the prompt."""
+MIN_CHANCE = 1e-6
+NAMED_ODDS, PARTLY_NAMED_ODDS = 14.0, 7.0
+"""Logarithm of the factor of a kind's odds for each word of its name in the prompt, and for each word of any of its
+names in a prompt that names no kind. A named kind outweighs any chance of the others."""
 
 UNWANTED_ODDS = 100.0
 """Logarithm of the factor by which the odds of a kind that the negative prompt names are lower."""
@@ -505,7 +520,14 @@ class Planner:
     def _kind_odds(self, reading: PromptReading) -> NDArray[np.float64]:
         """Return the logarithm of each kind's probability; the odds of those that the prompt names are higher."""
         named, kinds = self._named.find(reading.words), self.vocabulary.choices["kind"]
-        return np.log(reading.chances["kind"] + 1e-6) + NAMED_ODDS * np.array([named.get(kind, 0) for kind in kinds])
+        weights = NAMED_ODDS * np.array([named.get(kind, 0) for kind in kinds])
+        if not named:
+            texts = {word.text for word in reading.words}
+            telling = texts - self._neutral_words - FUNCTION_WORDS - PLAYED_WORDS - CHORD_QUALITIES - {"root", "number"}
+            weights = PARTLY_NAMED_ODDS * np.array([len(telling & self._kind_words[kind]) for kind in kinds])
+            if not weights.any() and (_names_chord(reading.words) or texts & PLAYED_WORDS):
+                weights = PARTLY_NAMED_ODDS * np.array([kind in self._instruments for kind in kinds])
+        return np.log(reading.chances["kind"] + MIN_CHANCE) + weights
 
     def _chosen(self, name: str, reading: PromptReading) -> str:
         """Return the most probable class."""
@@ -523,6 +545,8 @@ class Planner:
         words, seconds = reading.words, request.seconds
         velocity = self._velocity(reading, request.seed)
         form = TONE_FORMS[int(reading.chances["form"][: len(TONE_FORMS)].argmax())]
+        if form == "note" and _names_chord(words):
+            form = "chord"
         note = note_of(words, row, int(reading.chances["register"].argmax()) - 1, random, request.note)
         common: dict[str, Any] = {
             "source": "font",
@@ -602,6 +626,12 @@ class Planner:
         named = named_note(reading.words, request.note)
         note = sound.note if sound.note is None or named is None else named
         return dataclasses.replace(sound, seconds=request.seconds, note=note)
+
+
+def _names_chord(words: Sequence[PromptWord]) -> bool:
+    """Tell if a root without an octave is followed by a chord's quality: "c minor", "em7"."""
+    pairs = itertools.pairwise(words)
+    return any(first.text == "root" and second.text in CHORD_QUALITIES for first, second in pairs)
 
 
 def tempo_of(words: Sequence[PromptWord]) -> float | None:
