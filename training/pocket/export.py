@@ -1,6 +1,6 @@
 """`python -m training.pocket.export FOLDER`: export the model for inference in half precision.
 
-`pocket.safetensors` contains the text encoder, the generator, the codec, the latents' scale and the bank;
+`pocket.safetensors` contains the text encoder, the codec, the generator if it is used, the latents' scale and the bank;
 `pocket.json` contains sizes, steps, the vocabulary, and the descriptions of the bank's sounds.
 """
 
@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from timbred.engine.families.pocket import load_pipeline
+from timbred.engine.families.pocket_networks import Generator
 from timbred.engine.families.pocket_prompts import read_words
 from timbred.models.pocket import CARD_NAME, MAX_SECONDS, SAMPLE_RATE, WEIGHTS_NAME, EarSizes, Vocabulary
 from training.pocket.bank import entry_vectors
@@ -58,9 +59,12 @@ def known_vocabulary(captions: int = CAPTIONS) -> Vocabulary:
 
 
 def _parts(pocket: Pocket) -> dict[str, nn.Module]:
-    assert pocket.generator is not None
-    parts: dict[str, nn.Module] = {"text": pocket.text, "generator": pocket.generator, "codec": pocket.codec}
-    return parts if pocket.ear is None else {**parts, "ear": pocket.ear}
+    parts: dict[str, nn.Module] = {"text": pocket.text, "codec": pocket.codec}
+    if pocket.generator is not None:
+        parts["generator"] = pocket.generator
+    if pocket.ear is not None:
+        parts["ear"] = pocket.ear
+    return parts
 
 
 def export(pocket: Pocket, folder: Path, captions: int = CAPTIONS) -> int:
@@ -74,7 +78,7 @@ def export(pocket: Pocket, folder: Path, captions: int = CAPTIONS) -> int:
         for name, value in module.state_dict().items():
             weights[f"{part}.{name}"] = value.half().contiguous() if value.is_floating_point() else value
     save_file(weights, folder / WEIGHTS_NAME)
-    assert pocket.generator is not None
+    generator = pocket.generator
     card: dict[str, Any] = {
         "sample_rate": SAMPLE_RATE,
         "channels": 2,
@@ -84,14 +88,14 @@ def export(pocket: Pocket, folder: Path, captions: int = CAPTIONS) -> int:
         "refinement": pocket.refinement,
         "sizes": {
             "text": dataclasses.asdict(pocket.text.sizes),
-            "generator": dataclasses.asdict(pocket.generator.sizes),
+            "generator": None if generator is None else dataclasses.asdict(generator.sizes),
             "codec": dataclasses.asdict(pocket.codec.sizes),
             "ear": None if pocket.ear is None else dataclasses.asdict(EarSizes()),
         },
         "vocabulary": dataclasses.asdict(known_vocabulary(captions)),
         "encoder": bank.encoder,
         "bank": bank.rows(),
-        "version": f"2-{fingerprint(pocket.generator.state_dict()):08x}",
+        "version": f"2-{fingerprint(weights):08x}",
     }
     (folder / CARD_NAME).write_text(json.dumps(card) + "\n")
     return sum((folder / name).stat().st_size for name in (WEIGHTS_NAME, CARD_NAME))
@@ -100,7 +104,8 @@ def export(pocket: Pocket, folder: Path, captions: int = CAPTIONS) -> int:
 def load_exported(folder: Path) -> Pocket:
     """Load an exported model in full precision."""
     loaded = load_pipeline(folder, "pocket", lambda _: None)
-    pocket = assemble(loaded.text_encoder, loaded.generator, loaded.vae, loaded.bank, loaded.scale, loaded.middle)
+    generator = loaded.generator if isinstance(loaded.generator, Generator) else None
+    pocket = assemble(loaded.text_encoder, generator, loaded.vae, loaded.bank, loaded.scale, loaded.middle)
     card = loaded.card
     pocket.steps, pocket.guidance, pocket.refinement, pocket.ear = (
         card.steps,
@@ -115,9 +120,10 @@ def main() -> None:
     """Export the trained model."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--sketches", action="store_true", help="without the generator")
     arguments = parser.parse_args()
     torch.set_grad_enabled(False)
-    size = export(load_pocket(), arguments.folder)
+    size = export(load_pocket(arguments.sketches), arguments.folder)
     print(f"{size / 2**20:.1f} MiB in {arguments.folder}")
 
 

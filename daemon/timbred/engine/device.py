@@ -111,10 +111,9 @@ if __name__ == "__main__":
 def precision_of(module: torch.nn.Module) -> torch.dtype:
     """Return the dtype of a module's first floating-point parameter; all others have the same.
 
-    Raises:
-        StopIteration: The module has no floating-point parameters.
+    It is float32 for a module without any.
     """
-    return next(weight.dtype for weight in module.parameters() if weight.is_floating_point())
+    return next((weight.dtype for weight in module.parameters() if weight.is_floating_point()), torch.float32)
 
 
 def ensure_finite(module: Any, call: Callable[[], torch.Tensor]) -> torch.Tensor:

@@ -370,10 +370,13 @@ class EarSizes:
 
 @dataclass(frozen=True)
 class NetworkSizes:
-    """Sizes of all networks of a model; without an ear, takes can't be compared."""
+    """Sizes of all networks of a model.
+
+    Without a generator, sounds are their sketches; without an ear, takes can't be compared.
+    """
 
     text: TextSizes
-    generator: GeneratorSizes
+    generator: GeneratorSizes | None
     codec: CodecSizes
     ear: EarSizes | None = None
 
@@ -493,7 +496,9 @@ def _check_card(card: PocketCard) -> None:
     _check("steps", card.steps, 1, 100)
     _check("guidance", card.guidance, 1.0, 30.0)
     _check("refinement", card.refinement, 0.0, 1.0)
-    for part in (card.sizes.text, card.sizes.generator, card.sizes.codec, card.sizes.ear or EarSizes()):
+    generator = card.sizes.generator
+    parts = [card.sizes.text, card.sizes.codec, card.sizes.ear, generator]
+    for part in (part for part in parts if part is not None):
         for name, value in vars(part).items():
             limit = (
                 MAX_LAYERS if name in ("layers", "blocks", "encoder_blocks", "decoder_blocks", "heads") else MAX_WIDTH
@@ -502,18 +507,14 @@ def _check_card(card: PocketCard) -> None:
                 _check(f"sizes: {name}", number, 1, limit)
     if any(width % 8 for width in card.sizes.codec.widths):
         raise ValueError(f"sizes: widths {card.sizes.codec.widths} aren't multiples of 8")
-    for part in (card.sizes.text, card.sizes.generator):
+    for part in (card.sizes.text, *(() if generator is None else (generator,))):
         if part.width % (2 * part.heads):
             raise ValueError(f"sizes: a width of {part.width} for {part.heads} heads")
-    if card.sizes.generator.latent != card.sizes.codec.latent:
-        raise ValueError(
-            f"sizes: the generator has {card.sizes.generator.latent} values, the codec {card.sizes.codec.latent}"
-        )
+    if generator is not None and generator.latent != card.sizes.codec.latent:
+        raise ValueError(f"sizes: the generator has {generator.latent} values, the codec {card.sizes.codec.latent}")
     condition = card.vocabulary.condition_size(card.sizes.text.vector)
-    if card.sizes.generator.vector != condition:
-        raise ValueError(
-            f"sizes: the generator's vector has {card.sizes.generator.vector} values where {condition} are needed"
-        )
+    if generator is not None and generator.vector != condition:
+        raise ValueError(f"sizes: the generator's vector has {generator.vector} values where {condition} are needed")
     _check("bank: sounds", len(card.bank), 1, MAX_ENTRIES)
     for sound, gain, first, tokens in card.bank:
         _check_sound(sound, card.vocabulary)

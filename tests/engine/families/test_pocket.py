@@ -152,6 +152,25 @@ def test_pocket_without_refinement_renders_its_sketch(folder: Path, tmp_path: Pa
     assert np.array_equal(few, many), "the number of steps has no influence without the generator's changes"
 
 
+def test_pocket_without_a_generator_renders_its_sketch(folder: Path, tmp_path: Path) -> None:
+    pocket = small()
+    pocket.generator = None
+    assert export(pocket, tmp_path, CAPTIONS) < sum(path.stat().st_size for path in folder.iterdir())
+    found = checkpoint.inspect(tmp_path, "pocket", "install it again")
+    plain = make_resident(found, "pocket", torch.device("cpu"), torch.float32, lambda _: None)
+    steps: list[int] = []
+    plain.render(order(steps=3), steps.append, lambda: False)
+    assert steps == [1, 2, 3]
+    few, many = (render(plain, order("noise", steps=count)) for count in (1, 5))
+    assert np.array_equal(few, many)
+    region = Repaint(start=0.25, end=0.5, low=0.0, high=1e5)
+    for changes in (
+        {"loop": True},
+        {"init_audio": InitAudio(samples=tone(), channels=2, strength=1.0, repaint=(region,))},
+    ):
+        assert render(plain, order("noise", **changes)).shape == (1, SAMPLE_RATE // 2, 2)
+
+
 def test_pocket_previews_the_predicted_sound(model: LatentDiffusion) -> None:
     generation = model.begin(order(seeds=(1, 2)))
     model.advance([generation])

@@ -61,6 +61,7 @@ from timbred.engine.families.pocket_networks import (
     Ear,
     Generator,
     PocketPipeline,
+    SketchOutput,
     flow_times,
     load_pipeline,
     summarise_latents,
@@ -404,7 +405,7 @@ class PocketRendering(Rendering[PocketCodec]):
         self.conditioner = conditioner
         pipeline: PocketPipeline = conditioner.pipeline
         vocabulary = pipeline.card.vocabulary
-        self._refinement = pipeline.card.refinement
+        self._refinement = 0.0 if pipeline.card.sizes.generator is None else pipeline.card.refinement
         self._planner = Planner(vocabulary, pipeline.bank.entries, pipeline.entry_vectors)
         self._sketcher = Sketcher(Bank(codec.decode_stored, pipeline.bank), vocabulary)
         if pipeline.ear is not None:
@@ -530,17 +531,24 @@ class PocketRendering(Rendering[PocketCodec]):
         order = generation.order
         samples = max(1, round(order.seconds * SAMPLE_RATE))
         takes: list[NDArray[np.float32]] = []
-        drawn = generation.conditioning["sketch"][: len(latents)]
-        changed, coded = (self.codec.decode(part, order.loop) for part in (latents, drawn))
-        for sketch, after, before, seed in zip(
-            generation.sketches, changed, coded, generation.noise_seeds, strict=False
-        ):
-            frames = sketch.changed(after, before, self._refinement)
+        for frames, seed in zip(self._refined(generation, latents), generation.noise_seeds, strict=False):
             heard = frames if generation.kept is None else replace_frames(frames, *generation.kept)
             sound = synthesise(heard, samples, seed, circle=order.loop)
             takes.append((sound if order.init_audio is not None else _at_trained_level(sound)).T.numpy())
         waveforms = np.ascontiguousarray(np.stack(takes) / generation.init_gain, dtype=np.float32)
         return RenderedSounds(waveforms, SAMPLE_RATE, looped=(True,) * len(takes) if order.loop else ())
+
+    def _refined(self, generation: PocketGeneration, latents: Tensor) -> list[Frames]:
+        """Return the sketches of as many takes as there are latents, with what the generator has changed."""
+        sketches = list(generation.sketches[: len(latents)])
+        if not self._refinement:
+            return sketches
+        drawn = generation.conditioning["sketch"][: len(latents)]
+        changed, coded = (self.codec.decode(part, generation.order.loop) for part in (latents, drawn))
+        return [
+            sketch.changed(after, before, self._refinement)
+            for sketch, after, before in zip(sketches, changed, coded, strict=True)
+        ]
 
 
 class FinishedSound:
@@ -627,7 +635,7 @@ def _inputs(latents: Tensor, timestep: Tensor, conditioning: Tensors) -> Inputs:
     return latents, timestep, conditioning["vector"].to(latents.dtype), conditioning["sketch"].to(latents.dtype)
 
 
-def _evaluate(generator: Generator, *inputs: Tensor) -> Tensor:
+def _evaluate(generator: Generator | SketchOutput, *inputs: Tensor) -> Tensor:
     latents, timestep, vector, sketch = inputs
     return generator(latents.transpose(1, 2), timestep, vector, None, sketch.transpose(1, 2)).transpose(1, 2)
 

@@ -10,9 +10,10 @@ difference from the sketch, so that an untrained network returns the sketch.
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -348,6 +349,17 @@ class Generator(nn.Module):
         return sketch + self.write(self.norm(states) * (1 + scale) + shift).float()
 
 
+class SketchOutput(nn.Module):
+    """What takes the generator's place in a model without one: the sound is the sketch."""
+
+    config: Mapping[str, Any] = MappingProxyType({})
+
+    def forward(self, noisy: Tensor, time: Tensor, vector: Tensor, tokens: Tensor | None, sketch: Tensor) -> Tensor:
+        """Return the sketch; the arguments are those of `Generator`."""
+        del noisy, time, vector, tokens
+        return sketch
+
+
 NEAR_NOISE = 4.0
 """Density of the times of sampling near 1, relative to that near 0, is the square of this."""
 
@@ -392,7 +404,7 @@ class PocketPipeline:
 
     Attributes:
         card: content of `pocket.json`.
-        text_encoder, generator, vae: the networks, in float32.
+        text_encoder, generator, vae: the networks, in float32; a model may have no generator.
         scale, middle: (latent,), of the codec's latents, which are `values * scale + middle`.
         bank: the stored sounds.
         entry_vectors: unit vectors (sounds, vector) of the captions of the bank's sounds.
@@ -401,7 +413,7 @@ class PocketPipeline:
 
     card: PocketCard
     text_encoder: TextSide
-    generator: Generator
+    generator: Generator | SketchOutput
     vae: BandCodec
     scale: Tensor
     middle: Tensor
@@ -438,7 +450,7 @@ def load_pipeline(folder: Path, name: str, progress: Callable[[float], None]) ->
     with torch.no_grad():
         networks: dict[str, torch.nn.Module] = {
             "text": TextSide(card.vocabulary, sizes.text),
-            "generator": Generator(sizes.generator),
+            "generator": SketchOutput() if sizes.generator is None else Generator(sizes.generator),
             "codec": BandCodec(sizes.codec),
         }
         if sizes.ear is not None:
@@ -472,7 +484,9 @@ def load_pipeline(folder: Path, name: str, progress: Callable[[float], None]) ->
     bank = StoredBank(tensors["bank"], tensors["bank scale"], tensors["bank middle"], card.entries, card.encoder)
     progress(1.0)
     text, generator, codec, ear = *list(networks.values())[:3], networks.get("ear")
-    assert isinstance(text, TextSide) and isinstance(generator, Generator) and isinstance(codec, BandCodec)
+    assert (
+        isinstance(text, TextSide) and isinstance(generator, Generator | SketchOutput) and isinstance(codec, BandCodec)
+    )
     assert ear is None or isinstance(ear, Ear)
     entry_vectors = tensors["bank vectors"].numpy()
     scale, middle = tensors["scale"], tensors["middle"]
@@ -483,8 +497,10 @@ def least_values(sizes: NetworkSizes) -> int:
     """Return a number of values that the networks have at least: they are made only if the file can fill them."""
     text, generator, codec = sizes.text, sizes.generator, sizes.codec
     layers = text.layers * 10 * text.width**2 + text.queries * text.width * text.vector + BUCKET_COUNT * text.pieces
-    blocks = generator.blocks * (4 + 3 * generator.expansion) * generator.width**2
-    blocks += generator.width * (2 * generator.vector + 16 * generator.width)
+    blocks = 0
+    if generator is not None:
+        blocks = generator.blocks * (4 + 3 * generator.expansion) * generator.width**2
+        blocks += generator.width * (2 * generator.vector + 16 * generator.width)
     counts = zip(codec.widths, codec.encoder_blocks, codec.decoder_blocks, strict=True)
     return layers + blocks + sum(10 * (encoder + decoder) * width**2 for width, encoder, decoder in counts)
 
