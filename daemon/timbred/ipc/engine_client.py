@@ -29,6 +29,9 @@ ENGINE_ENVIRONMENT = {
     # oneDNN primitives by shape, for each thread and for the process: 50 kB each, some 100 for each length of a sound
     "LRU_CACHE_CAPACITY": "512",
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024",
+    # threads that wait for each other spin for microseconds only: a host's threads use the same cores, and spinning for
+    # a thread that they have displaced takes whole time slices, a sound of two seconds 3 s instead of 0.1 s
+    "GOMP_SPINCOUNT": "1000",
     # large pages avoid thousands of page faults in each decoding; few arenas, because each load is a new thread, and
     # an unloaded model leaves its gaps in the arena of its load; blocks from 256 KiB are mapped one by one, because the
     # heap retains gaps between samples and weights of many lengths, which grow for an hour
