@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from timbred.engine.families.pocket_networks import BandCodec, TextSide
-from timbred.engine.families.pocket_prompts import USUAL_VELOCITY
+from timbred.engine.families.pocket_plans import USUAL_VELOCITY
 from timbred.engine.families.pocket_sketch import CODE_RANGE, StoredBank
 from timbred.models.pocket import SAMPLE_RATE, TOKEN_FRAMES, BankEntry
 from training.pocket.codec import load_codec

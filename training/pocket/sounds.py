@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from timbred.engine.families.pocket_prompts import draw_hits
+from timbred.engine.families.pocket_plans import draw_hits
 from timbred.models.pocket import MAX_SECONDS
 from timbred.models.pocket import PocketSound as Sound
 from training.pocket import patterns

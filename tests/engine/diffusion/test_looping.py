@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from benchmarks.loaded import POCKET, TINY_MODELS, LoadedModel, loaded_model
 from benchmarks.loop_seams import MAX_FLUX_RATIO, RATE_HZ, Seam, measure_seam, render_loop
 from tests.engine.families.test_latent_diffusion import loudened, order
-from timbred.engine.circular import circular_time, is_circular
+from timbred.engine.batching import circular_time, is_circular
 from timbred.engine.codecs.mel import Analysis
 from timbred.engine.codecs.mel_vae import count_loop_rows
 from timbred.engine.compile.compiled_calls import CALLS_BEFORE_COMPILING, CompileQueue

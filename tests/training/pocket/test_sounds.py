@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from timbred.engine.families.pocket_prompts import draw_hits
+from timbred.engine.families.pocket_plans import draw_hits
 from timbred.models.pocket import SAMPLE_RATE
 from training.pocket import words
 from training.pocket.effects import EFFECTS

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from timbred.engine.codecs.mel import loudest_frames
 from timbred.engine.device import precision_of
@@ -275,3 +277,20 @@ class PieceStream:
         self._spent_s += self._clock() - started_at
         self._timed_rows += last - first
         return samples
+
+
+class RenderedPiece:
+    """A rendered sound as a source of one piece."""
+
+    def __init__(self, waveforms: NDArray[np.float32]) -> None:
+        self._samples = torch.from_numpy(waveforms)
+        self.rows = self.first_rows = self.max_rows = 1
+        self.samples = self.samples_per_row = self._samples.shape[1]
+
+    def decode(self, first: int, last: int) -> torch.Tensor:
+        """Return the samples, (takes, samples, channels)."""
+        return self._samples[:, first * self.samples : last * self.samples]
+
+    def loud_spots(self) -> list[tuple[int, int]]:
+        """Return the only row."""
+        return [(0, 1)]

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from timbred.engine.batching import BatchSplitter
-from timbred.engine.circular import circular_time
+from timbred.engine.batching import BatchSplitter, circular_time
 from timbred.engine.codecs.chunked import ChunkedVocoder
 from timbred.engine.codecs.mel import analysis_of, log_mel
 from timbred.engine.compile.compiled_calls import CompiledCalls, CompileQueue

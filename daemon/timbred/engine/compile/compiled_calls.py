@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 import torch
 
-from timbred.engine.circular import is_circular
+from timbred.engine.batching import is_circular
 from timbred.engine.compile.traced_calls import (
     Call,
     CompileCache,

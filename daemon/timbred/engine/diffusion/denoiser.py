@@ -17,8 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch.overrides import TorchFunctionMode
 
-from timbred.engine.batching import BatchSplitter
-from timbred.engine.circular import circular_time
+from timbred.engine.batching import BatchSplitter, circular_time
 from timbred.engine.compile.compiled_calls import CompiledCalls, CompileQueue, Inputs, keep_inputs
 from timbred.engine.device import count_tensor_bytes, ensure_finite, precision_of
 from timbred.engine.diffusion.conditioning import Tensors

@@ -8,6 +8,7 @@ each take, and with a separate scheduler for each job, so that several jobs can 
 
 import copy
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -518,3 +519,33 @@ def _extra_arguments(scheduler: Any, eta: float, generators: list[torch.Generato
     if "generator" in accepted:
         extra["generator"] = generators
     return extra
+
+
+@dataclass(frozen=True)
+class SteppedLatents:
+    """The latents after a step."""
+
+    prev_sample: torch.Tensor
+
+
+class EulerSteps:
+    """Euler's method for a network that predicts the sound; the steps lie closer together where there is more noise.
+
+    It stands in for diffusers' schedulers, which take a second to import.
+    """
+
+    order = 1
+
+    def __init__(self) -> None:
+        self.timesteps = torch.zeros(0)
+        self.levels = torch.zeros(1)
+
+    def set_levels(self, levels: Sequence[float]) -> None:
+        """Set the noise levels of the steps, and that after the last one."""
+        self.levels = torch.tensor(levels)
+        self.timesteps = self.levels[:-1]
+
+    def step(self, output: torch.Tensor, timestep: torch.Tensor, latents: torch.Tensor) -> SteppedLatents:
+        """Return the latents after the step that begins at `timestep`."""
+        after = self.levels[1:][self.timesteps == timestep][0]
+        return SteppedLatents(output + (after / timestep) * (latents - output))

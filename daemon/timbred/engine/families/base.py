@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from timbred.engine.batching import BatchSplitter
-from timbred.engine.circular import make_circular
+from timbred.engine.batching import BatchSplitter, make_circular
 from timbred.engine.codecs.chunked import PieceStream
 from timbred.engine.compile.compiled_calls import LATEST_RANK, CompileQueue
 from timbred.engine.compile.traced_calls import Shapes

@@ -8,7 +8,7 @@ phases return.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -31,7 +31,7 @@ from timbred.engine.codecs.bands import (
     replace_frames,
     synthesise,
 )
-from timbred.engine.codecs.chunked import PieceStream
+from timbred.engine.codecs.chunked import PieceStream, RenderedPiece
 from timbred.engine.compile.compiled_calls import CompiledCalls, CompileQueue, Inputs
 from timbred.engine.device import ensure_finite
 from timbred.engine.diffusion.conditioner import Conditioner
@@ -49,6 +49,7 @@ from timbred.engine.diffusion.rendering import Rendering
 from timbred.engine.diffusion.sampler import (
     MIN_NOISE_LEVEL,
     DiscreteSampling,
+    EulerSteps,
     InitLatents,
     LinearSteps,
     PlannedSteps,
@@ -66,15 +67,8 @@ from timbred.engine.families.pocket_networks import (
     load_pipeline,
     summarise_latents,
 )
-from timbred.engine.families.pocket_prompts import (
-    MAX_WORDS,
-    Planner,
-    PlanRequest,
-    PromptReading,
-    count_words,
-    named_note,
-    read_words,
-)
+from timbred.engine.families.pocket_plans import Planner, PlanRequest, PromptReading, named_note
+from timbred.engine.families.pocket_prompts import MAX_WORDS, count_words, read_words
 from timbred.engine.families.pocket_sketch import Bank, Sketcher
 from timbred.engine.memory.device_memory import ModelStages
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder, Repaint
@@ -184,36 +178,6 @@ class PocketCodec:
 
 def _decode_vectors(codec: BandCodec, vectors: Tensor) -> Tensor:
     return codec.decoder(vectors)
-
-
-@dataclass(frozen=True)
-class SteppedLatents:
-    """The latents after a step."""
-
-    prev_sample: Tensor
-
-
-class EulerSteps:
-    """Euler's method for a network that predicts the sound; the steps lie closer together where there is more noise.
-
-    It stands in for diffusers' schedulers, which take a second to import.
-    """
-
-    order = 1
-
-    def __init__(self) -> None:
-        self.timesteps = torch.zeros(0)
-        self.levels = torch.zeros(1)
-
-    def set_levels(self, levels: Sequence[float]) -> None:
-        """Set the noise levels of the steps, and that after the last one."""
-        self.levels = torch.tensor(levels)
-        self.timesteps = self.levels[:-1]
-
-    def step(self, output: Tensor, timestep: Tensor, latents: Tensor) -> SteppedLatents:
-        """Return the latents after the step that begins at `timestep`."""
-        after = self.levels[1:][self.timesteps == timestep][0]
-        return SteppedLatents(output + (after / timestep) * (latents - output))
 
 
 class SketchSampling(DiscreteSampling):
@@ -524,7 +488,7 @@ class PocketRendering(Rendering[PocketCodec]):
     def begin_stream(self, generation: Generation) -> PieceStream:
         """Return the sound of a finished generation as a stream of one piece."""
         sounds = self.decode(generation)
-        return PieceStream(FinishedSound(sounds), sounds.waveforms.shape[1], sounds.rate)
+        return PieceStream(RenderedPiece(sounds.waveforms), sounds.waveforms.shape[1], sounds.rate)
 
     def _decode(self, generation: Generation, latents: Tensor) -> RenderedSounds:
         assert isinstance(generation, PocketGeneration)
@@ -549,23 +513,6 @@ class PocketRendering(Rendering[PocketCodec]):
             sketch.changed(after, before, self._refinement)
             for sketch, after, before in zip(sketches, changed, coded, strict=True)
         ]
-
-
-class FinishedSound:
-    """A rendered sound as a source of one piece."""
-
-    def __init__(self, sounds: RenderedSounds) -> None:
-        self._samples = torch.from_numpy(sounds.waveforms)
-        self.rows = self.first_rows = self.max_rows = 1
-        self.samples = self.samples_per_row = self._samples.shape[1]
-
-    def decode(self, first: int, last: int) -> Tensor:
-        """Return the samples, (takes, samples, channels)."""
-        return self._samples[:, first * self.samples : last * self.samples]
-
-    def loud_spots(self) -> list[tuple[int, int]]:
-        """Return the only row."""
-        return [(0, 1)]
 
 
 def _plan_seeds(order: RenderOrder) -> tuple[int, ...]:

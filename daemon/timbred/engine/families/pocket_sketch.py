@@ -13,7 +13,7 @@ from torch import Tensor
 
 from timbred.engine.codecs.bands import CENTRES, EDGES, FLOOR_DB, GROUP, HALF_WIDTHS, HOP, Frames
 from timbred.engine.families.pocket_effects import change_frames
-from timbred.engine.families.pocket_prompts import USUAL_VELOCITY
+from timbred.engine.families.pocket_plans import USUAL_VELOCITY
 from timbred.models.pocket import (
     BANDS,
     GROUPS,

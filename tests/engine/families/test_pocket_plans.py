@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.training.pocket.banks import small_codec, stored_bank
-from timbred.engine.families.pocket_prompts import Names, PlanRequest, note_of, read_words, tempo_of
+from timbred.engine.families.pocket_plans import Names, PlanRequest, note_of, tempo_of
+from timbred.engine.families.pocket_prompts import read_words
 from timbred.models.pocket import TextSizes
 from training.pocket.instruments import INSTRUMENTS
 from training.pocket.pipeline import Pocket, assemble
