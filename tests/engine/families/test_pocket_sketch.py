@@ -1,10 +1,22 @@
+import dataclasses
 import itertools
 
+import pytest
 import torch
 
 from tests.training.pocket.banks import bank, with_frames
-from timbred.engine.codecs.bands import BANDS, CENTRES, FLOOR_DB, GROUPS, Frames
-from timbred.engine.families.pocket_sketch import LOUDEST_DB, Bank, Mixture, Sketcher, lengthened
+from timbred.engine.codecs.bands import BANDS, CENTRES, FLOOR_DB, GROUPS, Frames, analyse
+from timbred.engine.families.pocket_sketch import (
+    LOUDEST_DB,
+    Bank,
+    Mixture,
+    Sketcher,
+    heard_note,
+    lengthened,
+    stretched,
+    sustained_span,
+)
+from timbred.models.pocket import SAMPLE_RATE
 from training.pocket.bank import draw_entries
 from training.pocket.instruments import INSTRUMENTS
 from training.pocket.sounds import Sound
@@ -113,7 +125,7 @@ def test_mixture_of_one_sound_keeps_its_frequencies() -> None:
 
 
 def test_lengthened_repeats_only_the_sustained_part() -> None:
-    indices = lengthened(100, 300)
+    indices = lengthened((45, 92), 100, 300)
     assert len(indices) == 300
     assert indices[:45].tolist() == list(range(45))
     assert int(indices[45:].min()) == 45
@@ -122,4 +134,85 @@ def test_lengthened_repeats_only_the_sustained_part() -> None:
 
 
 def test_lengthened_of_a_long_sound_is_its_beginning() -> None:
-    assert lengthened(100, 80).tolist() == list(range(80))
+    assert lengthened((45, 92), 100, 80).tolist() == list(range(80))
+
+
+def with_levels(frames: Frames, levels: torch.Tensor) -> Frames:
+    return dataclasses.replace(frames, energy=(frames.energy + levels[:, None]).clamp_min(FLOOR_DB))
+
+
+def test_sustained_span_is_the_steady_part() -> None:
+    rise, fall = torch.linspace(-40, 0, 30), torch.linspace(0, -60, 60)
+    span = sustained_span(with_levels(tone(440.0, 400), torch.cat((rise, torch.zeros(310), fall))))
+    assert span is not None
+    assert 20 <= span[0] <= 160
+    assert 330 <= span[1] <= 355
+
+
+def test_sustained_span_of_a_decay_is_none() -> None:
+    assert sustained_span(with_levels(tone(440.0, 400), torch.linspace(0, -80, 400))) is None
+
+
+def test_stretched_keeps_the_attack_and_slows_the_decay() -> None:
+    indices = stretched(100, 400)
+    assert indices[:10].tolist() == list(range(10))
+    assert len(indices) > 170
+    assert int(indices.max()) == 99
+
+
+@pytest.mark.parametrize(("kind", "ends"), [("synthesised rain", False), ("synthesised snare", True)])
+def test_sketcher_lengthens_steady_sounds_only(kind: str, ends: bool) -> None:
+    sounds = [sound for sound in draw_entries() if sound.kind == kind]
+    made = bank(sounds)
+    levels = torch.linspace(0, -80, 96) if ends else torch.cat((torch.zeros(80), torch.linspace(0, -60, 16)))
+    for index in range(len(sounds)):
+        with_frames(made, index, **vars(with_levels(tone(1000.0, 96), levels)))
+    late = Sketcher(made, VOCABULARY).sketch(dataclasses.replace(sounds[0], seconds=2.0), 344).energy[300].max()
+    assert (float(late) == FLOOR_DB) == ends
+
+
+def test_sketcher_of_a_short_and_a_long_hit() -> None:
+    made = bank_with_snare()
+    snare = Sound("font", "snare", "hit", 2.0, 0, 0, 0, True, ((0.0, 2.0, 38, 95),))
+    lasting = [
+        int(
+            (Sketcher(made, VOCABULARY).sketch(dataclasses.replace(snare, length=length), 344).energy > -40)
+            .any(1)
+            .sum()
+        )
+        for length in (-1, 0, 1)
+    ]
+    assert lasting[0] < 0.7 * lasting[1] < lasting[1] < 0.8 * lasting[2]
+
+
+def bank_with_snare() -> Bank:
+    made = bank()
+    index = next(i for i, entry in enumerate(made.entries) if entry.sound.drums and entry.sound.events[0][2] == 38)
+    return with_frames(made, index, **vars(with_levels(tone(1000.0, 96), torch.linspace(0, -60, 96))))
+
+
+@pytest.mark.parametrize("note", [36, 60, 81])
+def test_heard_note_is_that_of_the_partials(note: int) -> None:
+    time = torch.arange(SAMPLE_RATE) / SAMPLE_RATE
+    hertz = 440 * 2 ** ((note - 69) / 12)
+    wave = torch.stack([torch.sin(2 * torch.pi * hertz * k * time) / k for k in range(1, 9)]).sum(0) * 0.2
+    assert heard_note(analyse(wave.expand(2, -1))) == note
+
+
+def test_heard_note_of_noise_is_none() -> None:
+    noise = torch.randn(2, SAMPLE_RATE, generator=torch.Generator().manual_seed(0)) * 0.1
+    assert heard_note(analyse(noise)) is None
+    assert heard_note(tone(440.0, 0)) is None
+
+
+def test_continuation_has_the_level_of_what_it_joins() -> None:
+    before = tone(440.0, 120).amplified(-20.0)
+    after = Sketcher(bank_with_tones(), VOCABULARY).continuation(played(ORGAN, ((0.0, 1.9, 60, 95),)), before, 172)
+    assert float(after.energy[:60].max()) == pytest.approx(-20.0, abs=1.5)
+
+
+def test_sketch_fades_out_unless_it_is_a_loop() -> None:
+    sketcher = Sketcher(bank_with_tones(), VOCABULARY)
+    sound = played(ORGAN, ((0.0, 1.0, 60, 95),))
+    ends = [float(sketcher.sketch(sound, 172, loop).energy[-1].max()) for loop in (False, True)]
+    assert ends[0] < ends[1] - 40

@@ -95,6 +95,10 @@ class Frames:
         energy = torch.where(self.energy > FLOOR_DB, self.energy + decibels, FLOOR_DB).clamp_min(FLOOR_DB)
         return Frames(energy, self.offset, self.tonality, self.balance, self.width)
 
+    def before(self, last: int) -> "Frames":
+        """Return the frames up to one."""
+        return Frames(*(part[:last] for part in vars(self).values()))
+
     def after(self, first: int) -> "Frames":
         """Return the frames from one on."""
         return Frames(*(part[first:] for part in vars(self).values()))
@@ -444,6 +448,11 @@ def mix_frames(first: Frames, second: Frames, share: float) -> Frames:
 def loudest_level(energy: Tensor) -> float:
     """Return the level of the loudest frame of (frames, BANDS) in decibels."""
     return float(10 * torch.log10((10 ** (energy / 10)).sum(-1).max()))
+
+
+def mean_level(energy: Tensor) -> float:
+    """Return the level of the mean power of (frames, BANDS) in decibels."""
+    return float(10 * torch.log10((10 ** (energy / 10)).sum(-1).mean()))
 
 
 def join_frames(first: Frames, second: Frames, count: int) -> Frames:

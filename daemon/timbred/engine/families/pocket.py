@@ -69,7 +69,7 @@ from timbred.engine.families.pocket_networks import (
 )
 from timbred.engine.families.pocket_plans import Planner, PlanRequest, PromptReading, named_note
 from timbred.engine.families.pocket_prompts import MAX_WORDS, count_words, read_words
-from timbred.engine.families.pocket_sketch import Bank, Sketcher
+from timbred.engine.families.pocket_sketch import Bank, Sketcher, heard_note
 from timbred.engine.memory.device_memory import ModelStages
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder, Repaint
 from timbred.models import families
@@ -78,7 +78,6 @@ from timbred.models.pocket import (
     BANDS,
     FRAME_SAMPLES,
     GROUPS,
-    MAX_SECONDS,
     SAMPLE_RATE,
     TOKEN_FRAMES,
     PocketSound,
@@ -91,6 +90,9 @@ TRAINED_PEAK = 0.9
 SILENT_PEAK = 1e-5
 """Peak of init audio below which it is not amplified."""
 
+HEARD_SECONDS = 4.0
+"""Beginning of a sound by which the ear compares it: longer ones delay the next order."""
+
 SEAM_VECTORS = 4
 """Vectors on each side of a loop's seam that are decoded together with those of the other side."""
 
@@ -98,9 +100,6 @@ SAMPLES_A_VECTOR = FRAME_SAMPLES * TOKEN_FRAMES
 
 MAX_READINGS = 512
 """Prompts whose readings are kept."""
-
-LEVEL_FRAMES = 172
-"""Frames at the end of init audio whose loudest has the level of what continues it: one second."""
 
 
 @dataclass(frozen=True)
@@ -306,8 +305,8 @@ class PocketEar:
 
     @torch.inference_mode()
     def embed_sound(self, waveform: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
-        """Return the unit vector of a sound, (frames, channels), at `rate` Hz; of its beginning, if it is long."""
-        samples = waveform[: round(MAX_SECONDS * rate)]
+        """Return the unit vector of the beginning of a sound, (frames, channels), at `rate` Hz."""
+        samples = waveform[: round(HEARD_SECONDS * rate)]
         if rate != SAMPLE_RATE:
             samples = soxr.resample(samples, rate, SAMPLE_RATE)
         peak = float(np.abs(samples).max(initial=0.0))
@@ -421,24 +420,27 @@ class PocketRendering(Rendering[PocketCodec]):
         """
         known, regions = _known_frames(order), _regenerated_frames(order, frames)
         if init_frames is not None and known:
-            level = loudest_level(init_frames.energy[max(0, known - LEVEL_FRAMES) : known])
+            before = init_frames.before(known)
+            note = heard_note(before)
             continued = self._mixed(
-                order, seed, lambda sound: self._sketcher.continuation(sound, known, frames - known, level)
+                order, seed, lambda sound: self._sketcher.continuation(sound, before, frames - known), note
             )
             return join_frames(init_frames, continued, known)
         if init_frames is None or not regions:
             return self._mixed(order, seed, lambda sound: self._sketcher.sketch(sound, frames, order.loop))
-        sketch, level = init_frames, loudest_level(init_frames.energy)
+        sketch, level, note = init_frames, loudest_level(init_frames.energy), heard_note(init_frames)
         for first, last in regions:
             part = replace(order, seconds=(last - first) * FRAME_SAMPLES / SAMPLE_RATE, loop=False)
-            made = self._mixed(part, seed, lambda sound, count=last - first: self._sketcher.sketch(sound, count))
+            made = self._mixed(part, seed, lambda sound, count=last - first: self._sketcher.sketch(sound, count), note)
             made = made.amplified(level - loudest_level(made.energy))
             sketch = join_frames(join_frames(sketch, made, first), sketch.after(last), last)
         return sketch
 
-    def _mixed(self, order: RenderOrder, seed: int, compose: Callable[[PocketSound], Frames]) -> Frames:
-        """Return the composed sketches of both prompts, mixed."""
-        sketches = [compose(sound) for sound in self._plans(order, seed)]
+    def _mixed(
+        self, order: RenderOrder, seed: int, compose: Callable[[PocketSound], Frames], note: int | None = None
+    ) -> Frames:
+        """Return the composed sketches of both prompts, mixed; `note` is for prompts without one."""
+        sketches = [compose(sound) for sound in self._plans(order, seed, note)]
         return sketches[0] if len(sketches) == 1 else mix_frames(sketches[0], sketches[1], order.inputs.mix)
 
     def _readings(self, inputs: PromptInputs) -> list[PromptReading]:
@@ -453,10 +455,13 @@ class PocketRendering(Rendering[PocketCodec]):
         shares = [self._planner.knows(reading) for reading in self._readings(order.inputs)]
         return shares[0] if len(shares) == 1 else (1 - order.inputs.mix) * shares[0] + order.inputs.mix * shares[1]
 
-    def _plans(self, order: RenderOrder, seed: int) -> list[PocketSound]:
-        """Return the plan of each prompt that is heard; where one names no note, it takes that of the other."""
+    def _plans(self, order: RenderOrder, seed: int, heard: int | None) -> list[PocketSound]:
+        """Return the plan of each prompt that is heard.
+
+        Where one names no note, it takes that of the other, or the note of what it joins.
+        """
         inputs, readings = order.inputs, self._readings(order.inputs)
-        note = next((note for reading in readings if (note := named_note(reading.words)) is not None), None)
+        note = next((note for reading in readings if (note := named_note(reading.words)) is not None), heard)
         negative = self.conditioner.read(inputs.negative)[1] if inputs.negative.strip() else None
         request = PlanRequest(order.seconds, seed, inputs.bpm or None, order.loop, note, negative)
         return [self._planner.plan(reading, request) for reading in readings]

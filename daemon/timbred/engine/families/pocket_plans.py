@@ -32,7 +32,7 @@ USUAL_VELOCITY = 95
 
 TOUCHES = {"soft": 42, "ordinary": USUAL_VELOCITY, "hard": 120}
 TEMPO_WORDS = frozenset({"bpm", "tempo", "beats"})
-SHORT_WORDS = frozenset({"staccato", "short", "brief", "clipped", "tight", "quick", "tiny"})
+SHORT_WORDS = frozenset({"staccato", "short", "brief", "clipped", "tight", "quick", "tiny", "stab", "stabs"})
 LONG_WORDS = frozenset({"long", "sustained", "extended", "ringing", "lasting", "endless", "lengthy"})
 SUDDEN_WORDS = frozenset({"punchy", "sudden", "immediate", "snappy"})
 FAST_WORDS = frozenset({"fast", "quick", "hard", "immediate", "sharp"})

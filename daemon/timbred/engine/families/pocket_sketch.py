@@ -11,7 +11,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from timbred.engine.codecs.bands import CENTRES, EDGES, FLOOR_DB, GROUP, HALF_WIDTHS, HOP, Frames
+from timbred.engine.codecs.bands import (
+    CENTRES,
+    EDGES,
+    FLOOR_DB,
+    GROUP,
+    HALF_WIDTHS,
+    HOP,
+    Frames,
+    loudest_level,
+    mean_level,
+)
 from timbred.engine.families.pocket_effects import change_frames
 from timbred.engine.families.pocket_plans import USUAL_VELOCITY
 from timbred.models.pocket import (
@@ -51,11 +61,24 @@ LONG_FACTOR, ATTACK_FRAMES = 1.8, 10
 AUDIBLE_DB, FULL_LEVEL_DB = 40.0, 4.0
 """Level below the maximum at which a sound ends, and to which an attack rises."""
 
+LEVEL_FRAMES = 86
+"""Frames before and after a join whose levels are matched: half a second."""
+
 FADED_POWER = 1e-4
 """Power, as a share of its maximum, below which a continued sound has faded away."""
 
-STEADY_DB = 30.0
-"""A texture that ends within so many decibels of its maximum is lengthened."""
+SMOOTHED_FRAMES, DECAYED_DB = 11, 14.0
+"""Frames of the moving average by which a sound is tested for a sustained part, and level of such a part below the
+maximum."""
+
+STRETCHED_KINDS = frozenset({"synthesised riser"})
+"""Kinds whose movement takes the whole length."""
+
+END_FADE_FRAMES, END_FADE_DB = 8, 60.0
+"""Fade at the end of a sketch that is no loop."""
+
+NOTE_CELLS, LOWEST_PARTIAL, TONAL_SHARE = 6, 16.0, 0.5
+"""Cells of a semitone, hertz of the lowest cell, and least share of a note's partials in the tonal energy."""
 LOUDEST_DB = -3.0
 """Power of the loudest frame of a sketch; that of sounds with a peak of 0.9."""
 
@@ -242,15 +265,26 @@ class Sketcher:
         rate = frames / sound.seconds if loop else FRAMES_A_SECOND
         count = min(frames, max(1, round(sound.seconds * rate))) if wrap else frames
         composed = self._with_effects(self._compose(sound, count, rate, wrap).frames(), sound, wrap)
+        if not loop:
+            return _faded(Frames(*(part[torch.arange(frames) % count] for part in vars(composed).values())))
         return Frames(*(part[torch.arange(frames) % count] for part in vars(composed).values()))
 
-    def continuation(self, sound: PocketSound, first: int, frames: int, loudest_db: float) -> Frames:
-        """Compose some frames of a described sound from a frame on; a sound that has faded away there begins again."""
+    def continuation(self, sound: PocketSound, before: Frames, frames: int) -> Frames:
+        """Compose some frames of a described sound after those of another sound, at its level.
+
+        A sound that has faded away there begins again, at the level of the loudest frame before.
+        """
+        first = len(before.energy)
         later = self._compose(sound, frames, FRAMES_A_SECOND, False, first)
         start = self._compose(sound, frames, FRAMES_A_SECOND, False)
         is_over = float(later.power.sum(1).max()) < FADED_POWER * float(start.power.sum(1).max())
-        composed = (start if is_over else later).frames(loudest_db)
-        return self._with_effects(composed, sound, False, frozenset({"fade in", "backwards"}))
+        composed = (start if is_over else later).frames()
+        composed = self._with_effects(composed, sound, False, frozenset({"fade in", "backwards"}))
+        if is_over:
+            level = loudest_level(before.energy) - loudest_level(composed.energy)
+        else:
+            level = mean_level(before.energy[-LEVEL_FRAMES:]) - mean_level(composed.energy[:LEVEL_FRAMES])
+        return _faded(composed.amplified(level))
 
     @staticmethod
     def _with_effects(
@@ -316,11 +350,14 @@ class Sketcher:
         own = sound.source == "font"
         is_tone = own and not sound.drums
         held = is_tone and self._held.get((sound.bank, sound.program), False)
-        steady = sound.form == "texture" if own else sound.form not in ("loop", "hit")
         gate_frames = gate_frames if is_tone else length
         count = len(stored.energy)
-        if held or (steady and _is_steady(stored)):
-            indices = lengthened(count, min(length, gate_frames + round(0.4 * FRAMES_A_SECOND)))
+        span = (int(SUSTAIN_FIRST * count), int(SUSTAIN_LAST * count)) if held else None
+        if not own and sound.kind in STRETCHED_KINDS:
+            indices = (torch.arange(length) * (_audible_frames(stored) / length)).long()
+        elif held or (sound.form in ("texture", "note") and not is_tone and (span := sustained_span(stored))):
+            assert span is not None
+            indices = lengthened(span, count, min(length, gate_frames + round(0.4 * FRAMES_A_SECOND)))
         elif sound.length > 0 and not is_tone:
             indices = stretched(count, length)
         else:
@@ -339,10 +376,12 @@ class Sketcher:
         return event.tilted(TILT_DB_AN_OCTAVE * (velocity - USUAL_VELOCITY)) if own else event
 
 
-def _is_steady(frames: Frames) -> bool:
-    """Return True if a sound hasn't decayed at its end."""
-    levels = frames.energy.amax(1)
-    return bool(levels[-12:-4].mean() > levels.max() - STEADY_DB)
+def _faded(frames: Frames) -> Frames:
+    """Return a sound with a short fade at its end."""
+    late = (torch.arange(len(frames.energy)) - (len(frames.energy) - END_FADE_FRAMES)).clamp_min(0) + 1
+    fall = torch.where(late > 1, END_FADE_DB * late / END_FADE_FRAMES, 0.0)
+    energy = (frames.energy - fall[:, None]).clamp_min(FLOOR_DB)
+    return Frames(energy, frames.offset, frames.tonality, frames.balance, frames.width)
 
 
 def _levels(frames: Frames) -> Tensor:
@@ -371,12 +410,43 @@ def stretched(count: int, length: int) -> Tensor:
     return indices[indices < count]
 
 
-def lengthened(count: int, length: int) -> Tensor:
-    """Return frame indices (length,) of a sound of `count` frames whose sustained part is repeated as needed."""
-    first, last = int(SUSTAIN_FIRST * count), int(SUSTAIN_LAST * count)
+def sustained_span(frames: Frames) -> tuple[int, int] | None:
+    """Return the first frame of the part of a sound that can be repeated, and the one after it; None for a decay."""
+    powers = (10 ** (frames.energy / 10)).sum(1)
+    smooth = torch.nn.functional.avg_pool1d(powers[None], SMOOTHED_FRAMES, 1, SMOOTHED_FRAMES // 2)[0]
+    levels = 10 * torch.log10(smooth / smooth.max() + 1e-12)
+    audible = int((levels > -AUDIBLE_DB).nonzero().max()) + 1
+    middle = levels[int(0.3 * audible) : int(0.7 * audible)]
+    if len(middle) < SMOOTHED_FRAMES or (usual := float(middle.median())) < -DECAYED_DB:
+        return None
+    steady = (levels[:audible] > usual - 6).nonzero()
+    first, last = max(int(steady.min()), int(0.35 * audible)), int(steady.max()) + 1
+    return (first, last) if last - first >= SMOOTHED_FRAMES else None
+
+
+def lengthened(span: tuple[int, int], count: int, length: int) -> Tensor:
+    """Return frame indices (length,) of a sound of `count` frames of which a part is repeated as needed.
+
+    The part is repeated backwards and forwards alternately, so that it has no seam.
+    """
+    first, last = span
     if length <= last or last - first < 2:
         return torch.arange(min(length, count))
     there = torch.arange(first, last)
     cycle = torch.cat((there, there.flip(0)))
     rest = length - first
     return torch.cat((torch.arange(first), cycle.repeat(-(-rest // len(cycle)))[:rest]))
+
+
+def heard_note(frames: Frames) -> int | None:
+    """Return the MIDI note, 24 to 96, whose partials have most of a sound's tonal energy; None for noise."""
+    power = 10 ** (frames.energy / 10) * frames.tonality.square()
+    cells = (12 * NOTE_CELLS * torch.log2(frames.hertz() / LOWEST_PARTIAL)).round().long().clamp_min(0)
+    heard = torch.bincount(cells.flatten(), power.flatten().double(), minlength=12 * NOTE_CELLS * 12)
+    near = torch.nn.functional.avg_pool1d(heard[None], NOTE_CELLS - 1, 1, NOTE_CELLS // 2 - 1)[0] * (NOTE_CELLS - 1)
+    partials = torch.arange(1, 7)
+    hertz = 440 * 2 ** ((torch.arange(24.0, 97.0)[:, None] - 69) / 12) * partials
+    found = near[(12 * NOTE_CELLS * torch.log2(hertz / LOWEST_PARTIAL)).round().long().clamp_max(len(near) - 1)]
+    scores = (found * 0.84 ** (partials - 1)).sum(1)
+    best = int(scores.argmax())
+    return 24 + best if float(found[best].sum()) > TONAL_SHARE * float(heard.sum()) > 0 else None
