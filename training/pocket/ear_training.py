@@ -37,7 +37,7 @@ def load_ear(latent: int) -> Ear | None:
     if state is None:
         return None
     ear = new_ear(latent)
-    ear.load_state_dict(state["ear"])
+    ear.load_state_dict(state["average"])
     return ear.eval().requires_grad_(False)
 
 
@@ -84,13 +84,14 @@ def train(minutes: float, device: torch.device) -> None:
     optimiser = torch.optim.AdamW(ear.parameters(), LEARNING_RATE, weight_decay=0.05)
     step = 0
     if state := load_checkpoint(STAGE):
-        ear.load_state_dict(state["ear"])
-        optimiser.load_state_dict(state["optimiser"])
+        ear.load_state_dict(state["average"])
+        if "optimiser" in state:  # missing after `restore_stage`
+            optimiser.load_state_dict(state["optimiser"])
         step = state["step"]
     torch.manual_seed(SEED + step)
 
     def save() -> None:
-        save_checkpoint(STAGE, ear=ear.state_dict(), optimiser=optimiser.state_dict(), step=step)
+        save_checkpoint(STAGE, average=ear.state_dict(), optimiser=optimiser.state_dict(), step=step)
 
     def measure() -> None:
         figures = held_out_figures(ear, held_out, device)

@@ -1,7 +1,8 @@
-"""`python -m training.pocket.evaluate`: print a table of figures for recordings, the codec and the generator.
+"""`python -m training.pocket.evaluate`: print a table of figures for recordings, the codec and the model.
 
 Every prompt is in a wording that no caption used. `recordings` are sounds rendered from the soundfont of the training
-data, which shows the accuracy of the measures; `codec` are these sounds after encoding and decoding.
+data, which shows the accuracy of the measures; `codec` are these sounds after encoding and decoding; `pocket` is the
+model in the package; `sketch` and `generator` are the trained model without and with its generator.
 """
 
 import argparse
@@ -17,10 +18,12 @@ from numpy.typing import NDArray
 from scipy import signal, stats
 
 from timbred.models.pocket import SAMPLE_RATE
+from timbred.models.registry import pocket_folder
 from training.pocket import measures
 from training.pocket.classes import CLASSES
 from training.pocket.classifier import draw_sound, load_classifier, log_mel
 from training.pocket.comparisons import comparison_score
+from training.pocket.export import load_exported
 from training.pocket.features import bands_of, from_bytes
 from training.pocket.instruments import INSTRUMENTS, Instrument
 from training.pocket.patterns import STYLES
@@ -33,7 +36,7 @@ from training.pocket.words import CHORD_NAMES, HELD_OUT_TEMPLATES, NOTE_NAMES, n
 from training.synthesis.oscillators import RATE as SYNTHESIS_RATE
 
 SECONDS = 2.0
-SOURCES = ("recordings", "codec", "sketch", "generator")
+SOURCES = ("recordings", "codec", "pocket", "sketch", "generator")
 BATCH = 12
 
 
@@ -314,12 +317,14 @@ def speed_figures(pocket: Pocket) -> Figures:
     return figures
 
 
+def load_source(name: str) -> Pocket:
+    """Return the model of a source: that in the package for "pocket", else the trained one."""
+    return load_exported(pocket_folder()) if name == "pocket" else load_pocket(sketches_only=name != "generator")
+
+
 def evaluate(name: str, share: float, folder: Path | None) -> Figures:
     """Return all figures of one source; `share` scales the number of sounds."""
-    if name == "recordings":
-        source = SoundSource(name)
-    else:
-        source = SoundSource(name, load_pocket(sketches_only=name != "generator"))
+    source = SoundSource(name) if name == "recordings" else SoundSource(name, load_source(name))
 
     def save(request: Request, sound: NDArray[np.float32]) -> None:
         if folder is not None:
@@ -338,7 +343,7 @@ def evaluate(name: str, share: float, folder: Path | None) -> Figures:
     figures |= pitch_figures(source, count(90))
     figures |= chord_figures(source, count(42))
     figures |= loop_figures(source, count(39))
-    if name in ("sketch", "generator") and source.pocket is not None:
+    if name in SOURCES[2:] and source.pocket is not None:
         figures |= ear_figures(source, source.pocket)
         figures |= comparison_figures(source.pocket, 2)
         figures |= speed_figures(source.pocket)
@@ -358,7 +363,7 @@ def table(results: dict[str, Figures]) -> str:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sources", nargs="+", choices=SOURCES, default=["recordings", "codec", "sketch", "generator"])
+    parser.add_argument("--sources", nargs="+", choices=SOURCES, default=SOURCES[:3])
     parser.add_argument("--share", type=float, default=1.0, help="scales the number of sounds")
     parser.add_argument("--sounds", type=Path, help="folder for the sounds of the classes")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

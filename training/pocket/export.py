@@ -120,10 +120,10 @@ def main() -> None:
     """Export the trained model."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--sketches", action="store_true", help="without the generator")
+    parser.add_argument("--generator", action="store_true", help="with the generator; without, sounds are sketches")
     arguments = parser.parse_args()
     torch.set_grad_enabled(False)
-    size = export(load_pocket(arguments.sketches), arguments.folder)
+    size = export(load_pocket(sketches_only=not arguments.generator), arguments.folder)
     print(f"{size / 2**20:.1f} MiB in {arguments.folder}")
 
 

@@ -19,7 +19,7 @@ README = REPOSITORY / "README.md"
 BEGIN, END = "<!-- figures of pocket: written by make pocket-eval -->\n", "<!-- end of the figures of pocket -->\n"
 
 Results = Mapping[str, Figures]
-"""Figures by source: recordings, codec, sketch, generator."""
+"""Figures by source."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ class Goal:
         return value <= limit if self.at_most else value >= limit
 
 
-def _generated(name: str) -> Callable[[Results], float | None]:
-    return lambda results: results.get("generator", {}).get(name)
+def _made(name: str) -> Callable[[Results], float | None]:
+    return lambda results: results.get("pocket", {}).get(name)
 
 
 def _distance_ratio(results: Results) -> float | None:
-    """Return the generator's Fréchet distance over that of the codec."""
-    own, codec = (results.get(source, {}).get("Fréchet distance") for source in ("generator", "codec"))
+    """Return the Fréchet distance of the model in the package over that of the codec."""
+    own, codec = (results.get(source, {}).get("Fréchet distance") for source in ("pocket", "codec"))
     return own / codec if own is not None and codec else None
 
 
@@ -74,14 +74,14 @@ def _package_megabytes(results: Results) -> float:
 
 
 GOALS = (
-    Goal("recognised first by an independent classifier", 0.60, 0.80, _generated("top-1 accuracy of the classifier")),
-    Goal("recognised within three", 0.85, 0.95, _generated("top-3 accuracy of the classifier")),
-    Goal("harmonics-to-noise ratio of held tones", 10, 18, _generated("HNR of sustained tones, dB"), "{:.1f} dB"),
-    Goal("named notes within 25 cents, c1 to c7", 0.95, 0.99, _generated("named notes")),
-    Goal("held tones of the asked length", 1.0, 1.0, _generated("sustained tones of full length")),
-    Goal("drum loops in tempo, seamless", 0.80, 0.95, _generated("loops in tempo, on the grid, seamless")),
-    Goal("named chords heard", 0.80, 0.95, _generated("named chords")),
-    Goal("comparisons (pitch, length, brightness, kind...)", 0.92, 0.97, _generated("comparisons")),
+    Goal("recognised first by an independent classifier", 0.60, 0.80, _made("top-1 accuracy of the classifier")),
+    Goal("recognised within three", 0.85, 0.95, _made("top-3 accuracy of the classifier")),
+    Goal("harmonics-to-noise ratio of held tones", 10, 18, _made("HNR of sustained tones, dB"), "{:.1f} dB"),
+    Goal("named notes within 25 cents, c1 to c7", 0.95, 0.99, _made("named notes")),
+    Goal("held tones of the asked length", 1.0, 1.0, _made("sustained tones of full length")),
+    Goal("drum loops in tempo, seamless", 0.80, 0.95, _made("loops in tempo, on the grid, seamless")),
+    Goal("named chords heard", 0.80, 0.95, _made("named chords")),
+    Goal("comparisons (pitch, length, brightness, kind...)", 0.92, 0.97, _made("comparisons")),
     Goal("Fréchet distance to recordings, over the codec's", 3.0, 1.5, _distance_ratio, "{:.1f}", at_most=True),
     Goal("size in the package", 60, 45, _package_megabytes, "{:.0f} MB", at_most=True),
     Goal("longest sound", 10, 12, lambda _: MAX_SECONDS, "{:.0f} s"),
@@ -105,7 +105,7 @@ def format_page(results: Results, version: str) -> str:
     """Return the page of figures."""
     return f"""# Figures of pocket
 
-Written by `make pocket-eval` from the last training; the model in the package is `{version}`. The prompts are in
+Written by `make pocket-eval`; the model in the package is `{version}`. The prompts are in
 wordings that no caption of the training used, the classifier was trained with another soundfont, and sounds are
 measured as rendered, without selection. `reached` says if a figure holds the bar that was set for it, or the goal.
 Latency and memory are measured by `python -m benchmarks pocket`.
@@ -114,7 +114,7 @@ Latency and memory are measured by `python -m benchmarks pocket`.
 ## All sources
 
 `recordings` are sounds rendered from the soundfont of the training data, which shows how accurate the measures are;
-`codec` are these sounds after encoding and decoding, `sketch` is the model without its generator.
+`codec` are these sounds after encoding and decoding, `pocket` is the model in the package.
 
 {table(dict(results))}
 

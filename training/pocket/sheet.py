@@ -10,8 +10,15 @@ import torch
 from numpy.typing import NDArray
 
 from timbred.models.pocket import SAMPLE_RATE
-from training.pocket.evaluate import SOURCES, Request, SoundSource, class_requests, loop_requests, note_requests
-from training.pocket.pipeline import load_pocket
+from training.pocket.evaluate import (
+    SOURCES,
+    Request,
+    SoundSource,
+    class_requests,
+    load_source,
+    loop_requests,
+    note_requests,
+)
 from training.pocket.words import note_name
 
 SHOWN_KINDS = ("piano", "violin", "choir aah", "flute", "trumpet", "kick", "snare", "crash cymbal", "sea", "warm pad")
@@ -74,11 +81,11 @@ def main() -> None:
     """Draw the sheet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("picture", type=Path)
-    parser.add_argument("--source", choices=SOURCES[2:], default="generator")
+    parser.add_argument("--source", choices=SOURCES[2:], default="pocket")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    pocket = load_pocket(sketches_only=arguments.source == "sketch")
+    pocket = load_source(arguments.source)
     rows = requests()
     columns = [
         (source, SoundSource(source, pocket).render(rows, 1)) for source in ("recordings", "codec", arguments.source)

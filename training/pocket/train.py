@@ -26,11 +26,13 @@ class Stage:
         module: its module.
         minutes: usual time on two idle cores, or None for stages that end without a time limit.
         done: files that exist once it has run.
+        optional: True for a stage that runs only if `--stage` names it.
     """
 
     module: str
     minutes: float | None
     done: tuple[str, ...] = ()
+    optional: bool = False
 
 
 STAGES = {
@@ -39,14 +41,14 @@ STAGES = {
     "bank": Stage("bank", None, (BANK.name,)),
     "latents": Stage("latents", None, (latents_path("training").name, latents_path("held-out").name)),
     "ear": Stage("ear_training", 4.0),
-    "generator": Stage("generator_training", 600.0),
+    "generator": Stage("generator_training", 600.0, optional=True),
     "classifier": Stage("classifier", None, (checkpoint_path("classifier").name,)),
 }
 DOWNSTREAM = {"codec": ("bank", "latents", "ear", "generator"), "text": ("generator",)}
 """Later stages whose results become stale when a stage is trained again."""
 
 
-KEPT_STAGES = ("codec", "text", "classifier")
+KEPT_STAGES = ("codec", "text", "ear", "classifier")
 """Stages whose weights are in the repository, so that a training on another machine needn't repeat them."""
 
 ENCODED = frozenset({"bank", "latents"})
@@ -83,7 +85,7 @@ def main() -> None:
     parser.add_argument("--stage", action="append", choices=list(STAGES), help="run only this stage; may be repeated")
     parser.add_argument("--minutes", type=float, help="additional time of each requested stage")
     parser.add_argument(
-        "--keep", action="store_true", help="write the weights of codec, text and classifier to the repository"
+        "--keep", action="store_true", help="write the weights of codec, text, ear and classifier to the repository"
     )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -97,7 +99,7 @@ def main() -> None:
         if restore_stage(name):
             (RUNS / f"{name}.minutes").write_text(f"{STAGES[name].minutes or 0:g}")
             print(f"{name}: continued from the weights in the repository")
-    for name in arguments.stage or STAGES:
+    for name in arguments.stage or [name for name, stage in STAGES.items() if not stage.optional]:
         stage = STAGES[name]
         options = ["--threads", str(arguments.threads)]
         if name != "classifier":

@@ -9,7 +9,7 @@ from training.pocket.report import BEGIN, END, PAGE, README, fill_block, format_
 
 RESULTS = {
     "codec": {"Fréchet distance": 50.0},
-    "generator": {
+    "pocket": {
         "top-1 accuracy of the classifier": 0.61,
         "top-3 accuracy of the classifier": 0.84,
         "HNR of sustained tones, dB": 19.0,
@@ -31,7 +31,7 @@ def test_format_page_has_the_figures_of_all_sources(tmp_path: Path) -> None:
     for source, figures in RESULTS.items():
         (tmp_path / f"evaluation-{source}.json").write_text(json.dumps(figures))
     page = format_page(read_results(tmp_path), "2-00000000")
-    assert "| figure | codec | generator |" in page
+    assert "| figure | codec | pocket |" in page
     assert "`2-00000000`" in page
 
 

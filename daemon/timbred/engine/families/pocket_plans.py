@@ -51,6 +51,9 @@ CHORD_QUALITIES = frozenset(
         *("sus2", "sus4", "suspended", "power", "fifth", "dominant", "seventh", "7", "9"),
     }
 )
+NOTED_QUALITIES = CHORD_QUALITIES - {"m"}
+"""Qualities of a chord on a note with an octave: the m of "fm electric piano e2" isn't one."""
+
 PLAYED_WORDS = frozenset({"chord", "chords", "arpeggio", "arp", "scale", "melody", "riff"})
 """Words for what an instrument plays."""
 
@@ -363,7 +366,10 @@ class Planner:
         words, seconds = reading.words, request.seconds
         velocity = self._velocity(reading, request.seed)
         form = TONE_FORMS[int(reading.chances["form"][: len(TONE_FORMS)].argmax())]
-        if form == "note" and _names_chord(words):
+        is_noted = named_note(words) is not None
+        if is_noted and not {word.text for word in words} & (NOTED_QUALITIES | PLAYED_WORDS):
+            form = "note"
+        elif form == "note" and not is_noted and _names_chord(words):
             form = "chord"
         note = note_of(words, row, int(reading.chances["register"].argmax()) - 1, random, request.note)
         common: dict[str, Any] = {
