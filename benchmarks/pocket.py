@@ -103,10 +103,15 @@ def time_first_sound(seed: int) -> float:
         return time.perf_counter() - started_at
 
 
-def measure_memory(process: int) -> float:
-    """Return the resident memory of a process and all processes below it in MB."""
+def measure_memory(process: int) -> tuple[float, float]:
+    """Return the memory of a process and all processes below it in MB: proportional (PSS), and resident (RSS).
+
+    Pages that several processes share are counted once in the first, and for each of them in the second. Where the
+    system doesn't tell the first, it is that of unshared pages (USS).
+    """
     parent = psutil.Process(process)
-    return sum(part.memory_info().rss for part in (parent, *parent.children(recursive=True))) / 1e6
+    parts = [part.memory_full_info() for part in (parent, *parent.children(recursive=True))]
+    return sum(getattr(part, "pss", part.uss) for part in parts) / 1e6, sum(part.rss for part in parts) / 1e6
 
 
 def main() -> None:
@@ -117,7 +122,8 @@ def main() -> None:
             durations = measure_latency(client, seconds)
             slow = quantiles(durations, n=10)[-1]
             print(f"  {seconds:4g} s: median {median(durations) * 1e3:4.0f} ms, 90 % within {slow * 1e3:4.0f} ms")
-        print(f"  memory of all processes: {measure_memory(client.process):.0f} MB")
+        proportional, resident = measure_memory(client.process)
+        print(f"  memory of all processes: {proportional:.0f} MB (PSS; RSS {resident:.0f} MB)")
     starts = [time_first_sound(seed) for seed in range(START_COUNT)]
     print(f"  from `timbred serve` to the first file: median {median(starts):.1f} s of {START_COUNT} starts")
 

@@ -20,8 +20,9 @@ from tests.requests.test_resolve import CARD, SPEAKER, resolved
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.model_manager import make_resident
 from timbred.ipc.engine_messages import PromptInputs
-from timbred.models import checkpoint, tokenizer_files
-from timbred.models.long_texts import Windows, long_texts
+from timbred.models import checkpoint, registry, tokenizer_files
+from timbred.models.long_texts import Window, Windows, long_texts
+from timbred.models.pocket_words import MAX_WORDS, count_words
 from timbred.models.registry import Card, Entry, Registry
 from timbred.models.tokenizer_files import TokenizerFiles
 from timbred.requests.prompt_texts import TextCounter
@@ -299,3 +300,13 @@ async def test_text_counter_logs_a_panic_and_counts_the_next_text(
     with caplog.at_level(logging.WARNING, "timbred"):
         await counted()
     assert "its texts aren't counted before it reads them: Panic" in caplog.text
+
+
+def test_tokenizer_files_count_the_words_of_the_embedded_model() -> None:
+    folder = registry.pocket_folder()
+    windows = TokenizerFiles().windows(folder, "pocket")
+    prompt = f"{SENTENCE} in cm7 at 97bpm " * 5
+    texts = {"prompt": prompt, "negative": "noise"}
+    found = long_texts(texts, windows)
+    assert [text.key for text in found] == ["prompt"]
+    assert found == long_texts(texts, Windows((Window(count_words, MAX_WORDS),))), "as the engine divides it"

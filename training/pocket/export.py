@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from timbred.engine.families.pocket import load_pipeline
 from timbred.engine.families.pocket_networks import Generator
-from timbred.engine.families.pocket_prompts import read_words
 from timbred.models.pocket import CARD_NAME, MAX_SECONDS, SAMPLE_RATE, WEIGHTS_NAME, EarSizes, Vocabulary
+from timbred.models.pocket_words import read_words
 from training.pocket.bank import entry_vectors
 from training.pocket.pipeline import Pocket, assemble, load_pocket
 from training.pocket.running import fingerprint

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from timbred.engine.families.pocket_networks import BandDecoder, Generator, TextSide, tensors
-from timbred.engine.families.pocket_prompts import EncodedWords, encode_words
+from timbred.models.pocket_words import EncodedWords, encode_words
 from training.pocket.codec import LOSS_WEIGHTS, load_codec, reconstruction_losses
 from training.pocket.generator import new_generator
 from training.pocket.latents import Latents

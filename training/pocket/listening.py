@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from timbred.dsp.pipeline import measure_loudness
 from timbred.engine.families.base import LatentDiffusion
 from timbred.engine.families.pocket_plans import named_note, tempo_of
-from timbred.engine.families.pocket_prompts import read_words
 from timbred.engine.model_manager import make_resident
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder
+from timbred.models.pocket_words import read_words
 from timbred.models.registry import Entry, build, pocket_folder
 from training.pocket import measures
 from training.pocket.settings import REPOSITORY

@@ -9,12 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from timbred.engine.codecs.bands import Frames, analyse, synthesise
-from timbred.engine.families.pocket import class_vector
-from timbred.engine.families.pocket_networks import BandCodec, Ear, Generator, TextSide, summarise_latents
+from timbred.engine.families.pocket_networks import BandCodec, Ear, Generator, TextSide, class_vector, summarise_latents
 from timbred.engine.families.pocket_plans import Planner, PlanRequest, PromptReading
-from timbred.engine.families.pocket_prompts import read_words
 from timbred.engine.families.pocket_sketch import Bank, Sketcher, StoredBank
 from timbred.models.pocket import SAMPLE_RATE, TOKEN_FRAMES, PocketSound
+from timbred.models.pocket_words import read_words
 from training.pocket.bank import entry_vectors, load_bank
 from training.pocket.codec import load_codec
 from training.pocket.ear_training import load_ear

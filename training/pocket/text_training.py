@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from timbred.engine.families.pocket_networks import TextSide, tensors
-from timbred.engine.families.pocket_prompts import encode_words
+from timbred.models.pocket_words import encode_words
 from training.pocket.labels import NO_CLASS, labels_of
 from training.pocket.running import Average, Clock, choose_device, load_checkpoint, log_figures, save_checkpoint
 from training.pocket.sounds import Sound, draw

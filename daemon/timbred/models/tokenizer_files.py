@@ -18,6 +18,7 @@ from timbred.errors import ModelError, TimbredError
 from timbred.models import checkpoint
 from timbred.models.long_texts import Window, Windows, window_tokens
 from timbred.models.pocket import is_pocket
+from timbred.models.pocket_words import MAX_WORDS, count_words
 from timbred.process_memory import ByteCache, RecentDict
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,9 @@ MAX_REPLACEMENT_CHARACTERS = 8
 
 TOKENIZER_COMPONENTS = ("tokenizer", "tokenizer_2")
 TOKENIZER_FILE_NAMES = ("tokenizer_config.json", "tokenizer.json", "vocab.json", "merges.txt")
+
+POCKET_WORDS = "words of the family pocket"
+"""Kind of what stands for a tokenizer in this family, which has no files for it."""
 
 PROMPT, TRANSCRIPTION = "prompt", "transcription"
 
@@ -137,6 +141,8 @@ class TokenizerFiles:
 
     def _counter(self, tokenizer: TokenizerFolder, name: str) -> Callable[[str], int] | None:
         """Return a function that counts the tokens of a text; None if there is none, which is logged once."""
+        if tokenizer.kind == POCKET_WORDS:
+            return count_words
         files = _files_of(tokenizer)
         identity = _identity(files)
 
@@ -177,7 +183,7 @@ def _identity_of(file: Path) -> tuple[str, int, int, int]:
 
 def _read_tokenizers(folder: Path, name: str) -> tuple[TokenizerFolder, ...]:
     if is_pocket(folder):
-        return ()
+        return (TokenizerFolder(folder, POCKET_WORDS, MAX_WORDS, {}, PROMPT),)
     index = checkpoint.read_json(folder / checkpoint.INDEX_NAME, name, "install the model again")
     tokenizers: list[TokenizerFolder] = []
     family = checkpoint.family_in(index, folder, name)

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from tests.training.pocket.banks import small_codec, stored_bank
 from timbred.engine.families.pocket_plans import Names, PlanRequest, note_of, tempo_of
-from timbred.engine.families.pocket_prompts import read_words
 from timbred.models.pocket import TextSizes
+from timbred.models.pocket_words import read_words
 from training.pocket.instruments import INSTRUMENTS
 from training.pocket.pipeline import Pocket, assemble
 from training.pocket.text import new_text_side

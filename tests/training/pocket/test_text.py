@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from timbred.engine.codecs.bands import BANDS, CENTRES, HALF_WIDTHS
 from timbred.engine.families.pocket_networks import partial_bands, tensors
-from timbred.engine.families.pocket_prompts import FEATURE_COUNT, MAX_WORD_PIECES, MAX_WORDS, encode_words, read_words
+from timbred.models.pocket_words import FEATURE_COUNT, MAX_WORD_PIECES, MAX_WORDS, encode_words, read_words
 from training.pocket.labels import NO_CLASS, labels_of
 from training.pocket.sounds import draw
 from training.pocket.text import label_losses, new_text_side

@@ -8,7 +8,7 @@ phases return.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -57,18 +57,17 @@ from timbred.engine.diffusion.sampler import (
 )
 from timbred.engine.families.base import FamilySpec
 from timbred.engine.families.pocket_networks import (
-    EAR_CLASSES,
     BandCodec,
     Ear,
     Generator,
     PocketPipeline,
     SketchOutput,
+    class_vector,
     flow_times,
     load_pipeline,
     summarise_latents,
 )
 from timbred.engine.families.pocket_plans import Planner, PlanRequest, PromptReading, named_note
-from timbred.engine.families.pocket_prompts import MAX_WORDS, count_words, read_words
 from timbred.engine.families.pocket_sketch import Bank, Sketcher, heard_note
 from timbred.engine.memory.device_memory import ModelStages
 from timbred.ipc.engine_messages import PromptInputs, RenderOrder, Repaint
@@ -82,6 +81,7 @@ from timbred.models.pocket import (
     TOKEN_FRAMES,
     PocketSound,
 )
+from timbred.models.pocket_words import MAX_WORDS, count_words, read_words
 from timbred.process_memory import RecentDict
 
 TRAINED_PEAK = 0.9
@@ -327,12 +327,6 @@ class PocketEar:
         reading = self._conditioner.read(prompt)[1]
         chances = {**reading.chances, "kind": self._planner.kind_chances(reading)}
         return (embeddings.vectors @ class_vector(chances)).tolist()
-
-
-def class_vector(chances: Mapping[str, NDArray[np.floating[Any]]]) -> NDArray[np.float32]:
-    """Return the weighted roots of the probabilities of the classes by which sounds are compared."""
-    parts = [np.sqrt(weight * chances[name] / chances[name].sum()) for name, weight in EAR_CLASSES.items()]
-    return np.concatenate(parts).astype(np.float32)
 
 
 @dataclass(eq=False)

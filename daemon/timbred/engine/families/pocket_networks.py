@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from timbred.engine.codecs.bands import CENTRES, EDGES, HALF_WIDTHS
-from timbred.engine.families.pocket_prompts import BUCKET_COUNT, FEATURE_COUNT, MAX_WORDS, EncodedWords, encode_words
 from timbred.engine.families.pocket_sketch import StoredBank
 from timbred.errors import ModelError, first_line
 from timbred.models.pocket import (
@@ -42,6 +41,7 @@ from timbred.models.pocket import (
     Vocabulary,
     read_card,
 )
+from timbred.models.pocket_words import BUCKET_COUNT, FEATURE_COUNT, MAX_WORDS, EncodedWords, encode_words
 
 FORMS_WITH_CLASS = {
     "note": ("note",),
@@ -396,6 +396,12 @@ class Ear(nn.Module):
 def summarise_latents(latents: Tensor) -> Tensor:
     """Return the mean and the deviation of latents, (sounds, latent, vectors), over time: (sounds, 2 * latent)."""
     return torch.cat((latents.mean(2), latents.std(2, correction=0)), 1)
+
+
+def class_vector(chances: Mapping[str, NDArray[np.floating[Any]]]) -> NDArray[np.float32]:
+    """Return the weighted roots of the probabilities of the classes by which sounds are compared."""
+    parts = [np.sqrt(weight * chances[name] / chances[name].sum()) for name, weight in EAR_CLASSES.items()]
+    return np.concatenate(parts).astype(np.float32)
 
 
 @dataclass(eq=False)

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from timbred.engine.families.pocket_prompts import PromptWord, read_words
 from timbred.models.pocket import (
     EFFECT_NAMES,
     TONE_FORMS,
@@ -26,6 +25,7 @@ from timbred.models.pocket import (
     Vocabulary,
     read_recipe,
 )
+from timbred.models.pocket_words import PromptWord, read_words
 
 USUAL_VELOCITY = 95
 """Velocity of the bank's sounds."""
