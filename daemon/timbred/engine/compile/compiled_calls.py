@@ -187,7 +187,8 @@ class CompileQueue:
 
     def can_compile(self, module: torch.nn.Module) -> bool:
         """Tell if calls of a module can be packed, recorded or compiled here."""
-        if self.setting == "off" or self.device.type not in {"cpu", "cuda"}:
+        has_weights = next(module.parameters(), None) is not None
+        if self.setting == "off" or self.device.type not in {"cpu", "cuda"} or not has_weights:
             return False
         return self.uses_inductor or can_pack(module)
 

@@ -34,7 +34,7 @@ from torch.fx.graph import CodeGen
 from torch.fx.node import Node
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
-from timbred.engine.device import count_tensor_bytes
+from timbred.engine.device import count_tensor_bytes, precision_of
 from timbred.ipc.socket_folder import atomic_write
 
 log = logging.getLogger(__name__)
@@ -171,10 +171,9 @@ def device_key(device: torch.device) -> str:
 
 def module_key(module: Any) -> str:
     """Return a name that is equal for modules of equal structure and precision."""
-    first = next(iter(module.parameters()))
     structure = {name: value for name, value in dict(module.config).items() if name != "_name_or_path"}
     config = json.dumps(structure, sort_keys=True, default=str)
-    description = f"{type(module).__qualname__} {first.dtype} {config}"
+    description = f"{type(module).__qualname__} {precision_of(module)} {config}"
     return hashlib.sha256(description.encode()).hexdigest()[:24]
 
 
