@@ -28,7 +28,7 @@ def test_effects_have_names_and_words() -> None:
 
 
 @pytest.mark.parametrize("name", EFFECT_NAMES)
-def test_effect_keeps_length_and_is_repeatable(name: str) -> None:
+def test_effects_keep_length_and_are_repeatable(name: str) -> None:
     audio = _tone(0.9, end=0.4) + np.random.default_rng(0).normal(0, 0.05, (2, round(0.9 * SAMPLE_RATE)))
     audio = audio.astype(np.float32)
     changed = apply_effects(audio, (name,), 5)
@@ -39,18 +39,18 @@ def test_effect_keeps_length_and_is_repeatable(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["reverb", "delay"])
-def test_reverb_and_delay_sound_after_the_end(name: str) -> None:
+def test_effects_reverb_and_delay_sound_after_the_end(name: str) -> None:
     audio = _tone(1.5, end=0.3)
     assert _level(apply_effects(audio, (name,), 2), 0.45, 1.2) > 0.01 > _level(audio, 0.45, 1.2)
 
 
-def test_filters_change_the_treble() -> None:
+def test_effects_filter_the_treble() -> None:
     noise = np.random.default_rng(1).normal(0, 0.1, (2, SAMPLE_RATE)).astype(np.float32)
     shares = {name: _share_above(apply_effects(noise, (name,), 3), 4000) for name in ("dark", "muffled", "bright")}
     assert shares["muffled"] < shares["dark"] < 0.1 < _share_above(noise, 4000) < shares["bright"]
 
 
-def test_backwards_ends_with_the_attack() -> None:
+def test_effects_backwards_ends_with_the_attack() -> None:
     audio = _tone(1.0) * np.exp(-6 * np.arange(SAMPLE_RATE) / SAMPLE_RATE).astype(np.float32)
     changed = apply_effects(audio, ("backwards",), 1)
     assert _level(changed, 0.0, 0.1) < 0.2 * _level(changed, 0.6, 0.75)
@@ -74,7 +74,7 @@ def test_change_frames_of_a_circle_sound_on_over_its_seam() -> None:
     assert levels[1] > levels[0] + 20
 
 
-def test_changed_adds_a_share_of_a_difference() -> None:
+def test_frames_changed_has_a_share_of_a_difference() -> None:
     frames = analyse(torch.from_numpy(_tone(0.2)))
     louder = Frames(frames.energy + 6.0, frames.offset, frames.tonality, frames.balance, frames.width)
     assert torch.allclose(frames.changed(louder, frames, 0.5).energy, frames.energy + 3.0)

@@ -76,7 +76,7 @@ def test_pocket_planner_describes_sounds_that_can_be_sketched(pocket: Pocket) ->
         ("808 kick", {"808 kick"}),
     ],
 )
-def test_named_kinds_have_the_longest_names(prompt: str, kinds: set[str]) -> None:
+def test_names_find_the_longest_ones(prompt: str, kinds: set[str]) -> None:
     assert set(Names(VOCABULARY.names).find(read_words(prompt))) == kinds
 
 
@@ -155,7 +155,7 @@ def test_pocket_planner_plays_a_named_chord_or_note(pocket: Pocket, prompt: str,
     assert sound.form == form or (form == "chord" and sound.form in ("arpeggio", "scale"))  # the network is untrained
 
 
-def test_takes_differ_in_velocity(pocket: Pocket) -> None:
+def test_pocket_planner_varies_the_velocity_of_takes(pocket: Pocket) -> None:
     reading = pocket.read("celesta c5")
     velocities = {pocket.planner.plan(reading, PlanRequest(1.0, seed)).velocity for seed in range(8)}
     assert len(velocities) > 3

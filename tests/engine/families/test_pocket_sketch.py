@@ -205,13 +205,13 @@ def test_heard_note_of_noise_is_none() -> None:
     assert heard_note(tone(440.0, 0)) is None
 
 
-def test_continuation_has_the_level_of_what_it_joins() -> None:
+def test_sketcher_continues_at_the_level_of_what_it_joins() -> None:
     before = tone(440.0, 120).amplified(-20.0)
     after = Sketcher(bank_with_tones(), VOCABULARY).continuation(played(ORGAN, ((0.0, 1.9, 60, 95),)), before, 172)
     assert float(after.energy[:60].max()) == pytest.approx(-20.0, abs=1.5)
 
 
-def test_sketch_fades_out_unless_it_is_a_loop() -> None:
+def test_sketcher_fades_out_what_is_no_loop() -> None:
     sketcher = Sketcher(bank_with_tones(), VOCABULARY)
     sound = played(ORGAN, ((0.0, 1.0, 60, 95),))
     ends = [float(sketcher.sketch(sound, 172, loop).energy[-1].max()) for loop in (False, True)]
