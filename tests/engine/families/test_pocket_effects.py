@@ -81,3 +81,13 @@ def test_frames_changed_has_a_share_of_a_difference() -> None:
     assert torch.allclose(louder.changed(frames, louder).energy, frames.energy)
     lowest = louder.changed(frames, Frames(frames.energy + 500.0, *list(vars(frames).values())[1:]))
     assert float(lowest.energy.min()) == float(frames.energy.min()) == pytest.approx(-96.0, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["tremolo", "chorus"])
+def test_effects_repeat_with_a_circle(name: str) -> None:
+    audio = _tone(3.0)
+    once, again = np.split(apply_effects(audio, (name,), 3, 1.5), 2, axis=1)
+    settled = slice(round(0.1 * SAMPLE_RATE), None)  # the copies of the chorus begin late
+    assert np.allclose(once[:, settled], again[:, settled], atol=2e-3)
+    once, again = np.split(apply_effects(audio, (name,), 3), 2, axis=1)
+    assert not np.allclose(once[:, settled], again[:, settled], atol=2e-2)

@@ -11,6 +11,7 @@ from timbred.engine.families.pocket_sketch import (
     Bank,
     Mixture,
     Sketcher,
+    circular,
     heard_note,
     lengthened,
     stretched,
@@ -216,3 +217,23 @@ def test_sketcher_fades_out_what_is_no_loop() -> None:
     sound = played(ORGAN, ((0.0, 1.0, 60, 95),))
     ends = [float(sketcher.sketch(sound, 172, loop).energy[-1].max()) for loop in (False, True)]
     assert ends[0] < ends[1] - 40
+
+
+@pytest.mark.parametrize("length", [1, 30, 100, 345, 1000])
+def test_circular_ends_where_it_began(length: int) -> None:
+    indices = circular((45, 92), length)
+    assert len(indices) == length
+    assert int(indices.min()) >= 45
+    assert int(indices.max()) < 92
+    around = torch.cat((indices, indices[:1]))
+    assert int(around.diff().abs().max()) <= 2, "neighbours follow each other, over the seam too"
+
+
+def test_sketcher_of_a_loop_leaves_the_attack_out() -> None:
+    made = bank_with_tones()
+    for index, entry in enumerate(made.entries):
+        if entry.sound.kind == "church organ":
+            with_frames(made, index, **vars(with_levels(made.frames(index), torch.linspace(-60, 0, 96).clamp_max(0))))
+    levels = Sketcher(made, VOCABULARY).sketch(played(ORGAN, ((0.0, 1.0, 60, 95),)), 172, loop=True).energy.amax(1)
+    assert float(levels.max() - levels.min()) < 40
+    assert abs(float(levels[0] - levels[-1])) < 3

@@ -121,22 +121,27 @@ def backwards(audio: Audio, random: Random) -> Audio:
     return np.pad(reversed_audio, ((0, 0), (0, audio.shape[1] - end))).astype(np.float32)
 
 
-def chorus(audio: Audio, random: Random) -> Audio:
-    """Add a detuned copy to each channel."""
+def _whole_turns(rate: float, period_s: float | None) -> float:
+    """Return the nearest rate, in hertz, with whole turns in a period, at least one; without a period, the same."""
+    return rate if period_s is None else max(1, round(rate * period_s)) / period_s
+
+
+def chorus(audio: Audio, random: Random, period_s: float | None = None) -> Audio:
+    """Add a detuned copy to each channel; it repeats after a period, if there is one."""
     time = np.arange(audio.shape[1])
     copies: list[NDArray[np.floating]] = []
     for side in (0, 1):
-        rate = random.uniform(0.4, 1.2)
+        rate = _whole_turns(random.uniform(0.4, 1.2), period_s)
         depth = random.uniform(0.0012, 0.0025) * SAMPLE_RATE
         late = depth * (1.2 + np.sin(2 * np.pi * (rate * time / SAMPLE_RATE + 0.25 * side)))
         copies.append(np.interp(time - late, time, audio[side], left=0.0))
     return (0.7 * audio + 0.7 * np.stack(copies)).astype(np.float32)
 
 
-def tremolo(audio: Audio, random: Random) -> Audio:
-    """Modulate the level periodically."""
+def tremolo(audio: Audio, random: Random, period_s: float | None = None) -> Audio:
+    """Modulate the level periodically, with whole turns in a period, if there is one."""
     time = np.arange(audio.shape[1]) / SAMPLE_RATE
-    wave = 0.5 - 0.5 * np.cos(2 * np.pi * random.uniform(4, 8) * time + np.pi)
+    wave = 0.5 - 0.5 * np.cos(2 * np.pi * _whole_turns(random.uniform(4, 8), period_s) * time + np.pi)
     return (audio * (0.15 + 0.85 * wave)).astype(np.float32)
 
 
@@ -184,11 +189,15 @@ SEAM_FRAMES = 16
 """Frames on each side of a circle's seam that are analysed together with those of the other side: a long window."""
 
 
-def apply_effects(audio: Audio, names: Sequence[str], seed: int) -> Audio:
-    """Apply effects in order; their parameters are drawn with the seed."""
+PERIODIC: dict[str, Callable[[Audio, Random, float | None], Audio]] = {"chorus": chorus, "tremolo": tremolo}
+"""Effects with a movement that has to fit into a loop."""
+
+
+def apply_effects(audio: Audio, names: Sequence[str], seed: int, period_s: float | None = None) -> Audio:
+    """Apply effects in order; their parameters are drawn with the seed. `period_s` is the length of a loop."""
     random = np.random.default_rng((seed, 1))
     for name in names:
-        audio = EFFECTS[name](audio, random)
+        audio = PERIODIC[name](audio, random, period_s) if name in PERIODIC else EFFECTS[name](audio, random)
     return audio
 
 
@@ -202,7 +211,8 @@ def change_frames(frames: Frames, names: Sequence[str], seed: int, circle: bool 
     if not circle:
         changed = analyse(torch.from_numpy(apply_effects(audio, names, seed)), count)
     else:
-        turns = apply_effects(np.concatenate((audio, audio), 1), names, seed)[:, count * HOP :]
+        twice = np.concatenate((audio, audio), 1)
+        turns = apply_effects(twice, names, seed, count * HOP / SAMPLE_RATE)[:, count * HOP :]
         seam = min(SEAM_FRAMES, count)
         around = np.concatenate((turns[:, -seam * HOP :], turns, turns[:, : seam * HOP]), 1)
         parts = vars(analyse(torch.from_numpy(around), count + 2 * seam)).values()

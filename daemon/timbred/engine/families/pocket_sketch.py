@@ -264,7 +264,8 @@ class Sketcher:
         wrap = loop or sound.form == "loop"
         rate = frames / sound.seconds if loop else FRAMES_A_SECOND
         count = min(frames, max(1, round(sound.seconds * rate))) if wrap else frames
-        composed = self._with_effects(self._compose(sound, count, rate, wrap).frames(), sound, wrap)
+        skipped = frozenset[str]({"fade in"} if wrap else ())
+        composed = self._with_effects(self._compose(sound, count, rate, wrap).frames(), sound, wrap, skipped)
         if not loop:
             return _faded(Frames(*(part[torch.arange(frames) % count] for part in vars(composed).values())))
         return Frames(*(part[torch.arange(frames) % count] for part in vars(composed).values()))
@@ -302,7 +303,8 @@ class Sketcher:
             first = round(start * rate) - offset
             if first < frames:
                 length = frames if wrap else frames - first
-                event = self._event(sound, key, velocity, min(length, round(gate * rate)), length)
+                endless = wrap and first == 0 and round(gate * rate) >= frames
+                event = self._event(sound, key, velocity, min(length, round(gate * rate)), length, endless)
                 skipped = max(0, -first)
                 if skipped < len(event.power):
                     mixture.add(event.after(skipped), max(0, first), wrap)
@@ -341,7 +343,10 @@ class Sketcher:
             far = abs(wanted.pitch - stored.pitch)
         return float(distance + far)
 
-    def _event(self, sound: PocketSound, key: int, velocity: int, gate_frames: int, length: int) -> Mixture:
+    def _event(
+        self, sound: PocketSound, key: int, velocity: int, gate_frames: int, length: int, endless: bool
+    ) -> Mixture:
+        """Return the sums of one event, at most `length` frames; an endless one repeats after them, without attack."""
         index, semitones = self._choose(sound, key)
         entry = self.bank.entries[index]
         stored = self.bank.frames(index)
@@ -357,7 +362,11 @@ class Sketcher:
             indices = (torch.arange(length) * (_audible_frames(stored) / length)).long()
         elif held or (sound.form in ("texture", "note") and not is_tone and (span := sustained_span(stored))):
             assert span is not None
-            indices = lengthened(span, count, min(length, gate_frames + round(0.4 * FRAMES_A_SECOND)))
+            indices = (
+                circular(span, length)
+                if endless
+                else lengthened(span, count, min(length, gate_frames + round(0.4 * FRAMES_A_SECOND)))
+            )
         elif sound.length > 0 and not is_tone:
             indices = stretched(count, length)
         else:
@@ -436,6 +445,19 @@ def lengthened(span: tuple[int, int], count: int, length: int) -> Tensor:
     cycle = torch.cat((there, there.flip(0)))
     rest = length - first
     return torch.cat((torch.arange(first), cycle.repeat(-(-rest // len(cycle)))[:rest]))
+
+
+def circular(span: tuple[int, int], length: int) -> Tensor:
+    """Return frame indices (length,) that go through a part of a sound forwards and backwards and end where they began.
+
+    Frames that don't fit are left out; the others keep their speed.
+    """
+    first, last = span
+    width = min(last - first, max(1, length // 2))
+    turns = max(1, round(length / (2 * width)))
+    phase = torch.arange(length) * turns / length
+    there_and_back = 1 - (2 * (phase - phase.floor()) - 1).abs()
+    return first + (there_and_back * (width - 1)).round().long()
 
 
 def heard_note(frames: Frames) -> int | None:
