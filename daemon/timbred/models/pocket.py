@@ -43,8 +43,8 @@ MAX_NAME_CHARACTERS = 200
 FORMS = ("note", "chord", "arpeggio", "scale", "hit", "loop", "texture")
 TONE_FORMS = ("note", "chord", "arpeggio", "scale")
 
-TOUCH_WORDS = ("soft", "hard", "staccato", "low", "high")
-"""Words for velocity, length and register."""
+TOUCH_WORDS = ("soft", "hard", "short", "long", "staccato", "punchy", "fast attack", "low", "high")
+"""Words for velocity, length, attack and register."""
 
 NOTE_EXAMPLES = (
     *(f"c{octave}" for octave in (1, 2, 3)),
