@@ -9,7 +9,7 @@ FILE` stops after the first step until there is that file, says that each takes 
 after some more until it is cancelled; rendered once more it is `paced SECONDS`. `nan` renders what is no number,
 `breaks` fails after half of an early sound's pieces, `half FILE` waits for that file or a cancellation there, `decodes
 FILE` after its steps, `pulse BPM` renders clicks at this tempo plus 15 times (seed mod 4), each fourth of them low and
-loud, `knows SHARE` tells that the model knows so much of the prompt. Its device is the one that it is told, or a CPU.
+loud, `knows SHARE` sets the share of the prompt that the model knows. Its device is the one of its options, or a CPU.
 Anything else is a sine at 220 Hz times (seed mod 8 + 1).
 Options in its command let it refuse to start, or end at its start, as long as a file is there.
 """

@@ -32,6 +32,8 @@ MAX_BYTES = 2_500_000
 """Largest size of all files together."""
 
 PEAK = 10 ** (-1 / 20)
+"""Largest amplitude of a file: -1 dBFS."""
+
 COMPRESSION = 0.65
 """Of Vorbis, 0 (largest files) to 1: about 80 kbit a second."""
 

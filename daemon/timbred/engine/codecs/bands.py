@@ -445,14 +445,19 @@ def mix_frames(first: Frames, second: Frames, share: float) -> Frames:
     )
 
 
+def frame_powers(energy: Tensor) -> Tensor:
+    """Return the power of each frame, (frames,), of energies in decibels, (frames, BANDS)."""
+    return (10 ** (energy / 10)).sum(-1)
+
+
 def loudest_level(energy: Tensor) -> float:
     """Return the level of the loudest frame of (frames, BANDS) in decibels."""
-    return float(10 * torch.log10((10 ** (energy / 10)).sum(-1).max()))
+    return float(10 * torch.log10(frame_powers(energy).max()))
 
 
 def mean_level(energy: Tensor) -> float:
     """Return the level of the mean power of (frames, BANDS) in decibels."""
-    return float(10 * torch.log10((10 ** (energy / 10)).sum(-1).mean()))
+    return float(10 * torch.log10(frame_powers(energy).mean()))
 
 
 def join_frames(first: Frames, second: Frames, count: int) -> Frames:

@@ -350,7 +350,7 @@ class Generator(nn.Module):
 
 
 class SketchOutput(nn.Module):
-    """What takes the generator's place in a model without one: the sound is the sketch."""
+    """Replacement of the generator in a model without one: the sound is the sketch."""
 
     config: Mapping[str, Any] = MappingProxyType({})
 

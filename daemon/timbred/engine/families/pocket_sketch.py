@@ -19,6 +19,7 @@ from timbred.engine.codecs.bands import (
     HALF_WIDTHS,
     HOP,
     Frames,
+    frame_powers,
     loudest_level,
     mean_level,
 )
@@ -213,10 +214,10 @@ class Mixture:
         power, hertz, tonality, left, right, width = (part[first:] for part in self.parts())
         return Mixture(power, hertz, tonality, left, right, width)
 
-    def frames(self, loudest_db: float = LOUDEST_DB) -> Frames:
-        """Return bands, the loudest frame of which has a level in decibels."""
+    def frames(self) -> Frames:
+        """Return bands, the loudest frame of which has the level `LOUDEST_DB`."""
         total = self.power.sum(1).max()
-        scale = 10 ** (loudest_db / 10) / (total + 1e-30)
+        scale = 10 ** (LOUDEST_DB / 10) / (total + 1e-30)
         power = self.power * scale
         known = self.power > 0
         hertz = torch.where(known, self.hertz / (self.power + 1e-30), CENTRES)
@@ -266,9 +267,8 @@ class Sketcher:
         count = min(frames, max(1, round(sound.seconds * rate))) if wrap else frames
         skipped = frozenset[str]({"fade in"} if wrap else ())
         composed = self._with_effects(self._compose(sound, count, rate, wrap).frames(), sound, wrap, skipped)
-        if not loop:
-            return _faded(Frames(*(part[torch.arange(frames) % count] for part in vars(composed).values())))
-        return Frames(*(part[torch.arange(frames) % count] for part in vars(composed).values()))
+        repeated = Frames(*(part[torch.arange(frames) % count] for part in vars(composed).values()))
+        return repeated if loop else _faded(repeated)
 
     def continuation(self, sound: PocketSound, before: Frames, frames: int) -> Frames:
         """Compose some frames of a described sound after those of another sound, at its level.
@@ -395,7 +395,7 @@ def _faded(frames: Frames) -> Frames:
 
 def _levels(frames: Frames) -> Tensor:
     """Return the level of each frame in decibels below the loudest one."""
-    levels = 10 * torch.log10((10 ** (frames.energy / 10)).sum(1))
+    levels = 10 * torch.log10(frame_powers(frames.energy))
     return levels - levels.max()
 
 
@@ -421,7 +421,7 @@ def stretched(count: int, length: int) -> Tensor:
 
 def sustained_span(frames: Frames) -> tuple[int, int] | None:
     """Return the first frame of the part of a sound that can be repeated, and the one after it; None for a decay."""
-    powers = (10 ** (frames.energy / 10)).sum(1)
+    powers = frame_powers(frames.energy)
     smooth = torch.nn.functional.avg_pool1d(powers[None], SMOOTHED_FRAMES, 1, SMOOTHED_FRAMES // 2)[0]
     levels = 10 * torch.log10(smooth / smooth.max() + 1e-12)
     audible = int((levels > -AUDIBLE_DB).nonzero().max()) + 1
