@@ -203,7 +203,7 @@ class ModelManager:
     def finish_load(self, result: LoadResult[LoadedPart]) -> LatentDiffusion | None:
         """Make a loaded model resident; returns None when its load failed, and for the CLAP component."""
         self._freeze_imports()
-        name, loaded = result.source.name, result.model
+        name, loaded = result.source.name, self.loader.take_result(result)
         if loaded is None:
             if name == clap.CLAP_NAME:
                 self._unusable_claps.add(result.source.folder)

@@ -1,5 +1,6 @@
 """When memory is short: smaller batches, parts that wait at home, then a clear word; nobody else notices."""
 
+import queue
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -218,8 +219,37 @@ def test_loader_reports_an_ended_load_before_others_continue():
     assert reported == ["first", "second"]
 
 
-def test_loader_loads_a_model_again_when_its_end_is_reported():
-    """A request for the same model, made where its load is reported, isn't taken for one under way."""
+class NamingLoader(Loader[str]):
+    """Loads names at once, and keeps the results that it has posted."""
+
+    def __init__(self) -> None:
+        self.loads: list[str] = []
+        self.results: queue.SimpleQueue[LoadResult[str]] = queue.SimpleQueue()
+        super().__init__(self.load_at_once, self.results.put)
+
+    def load_at_once(self, wanted: engine_messages.ModelSource, progress: Callable[[float], None]) -> str:
+        progress(1.0)
+        self.loads.append(wanted.name)
+        return wanted.name
+
+
+def test_loader_loads_a_model_once_until_its_result_is_taken():
+    """A request made while the result waits to be taken is answered by that result."""
+    loader = NamingLoader()
+    loader.request_load(source("one"))
+    posted = loader.results.get(timeout=TIMEOUT_S)
+    loader.request_load(source("one"))
+    loader.request_load(source("other"))
+    assert loader.results.get(timeout=TIMEOUT_S).source.name == "other"
+    assert loader.loads == ["one", "other"]
+    assert loader.take_result(posted) == "one"
+    loader.request_load(source("one"))
+    assert loader.results.get(timeout=TIMEOUT_S).source.name == "one"
+    assert loader.loads == ["one", "other", "one"]
+
+
+def test_loader_loads_a_model_again_where_its_result_is_taken():
+    """A request for the same model, made in the thread that reports its load, isn't taken for one under way."""
     loads: list[str] = []
     twice = threading.Semaphore(0)
 
@@ -230,6 +260,7 @@ def test_loader_loads_a_model_again_when_its_end_is_reported():
     def report(result: LoadResult[str]) -> None:
         loads.append(result.source.name)
         if len(loads) == 1:
+            loader.take_result(result)
             loader.request_load(result.source)
         twice.release()
 

@@ -97,9 +97,10 @@ class _Load:
 
 @dataclass
 class _LoadQueue:
-    """The loads in progress: the most urgent one runs, the others wait."""
+    """The loads in progress, of which the most urgent one runs, and the models whose results are posted."""
 
     loads: dict[str, _Load] = field(default_factory=dict[str, _Load])
+    posted: set[str] = field(default_factory=set[str])
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def first(self) -> _Load:
@@ -115,12 +116,15 @@ class _LoadQueue:
 class Loader(Generic[Model]):
     """Loads the most urgent model first; a less urgent load pauses between two of its components.
 
-    A model that is being loaded is not requested twice.
+    A model is not loaded again while it is being loaded, nor from then until its result has been taken:
+
+        absent -> being loaded -> posted -> absent
+           (request_load)  (on_result)  (take_result)
 
     Args:
         load: Loads a model, in a thread; reports its progress, 0 to 1, between components.
         on_result: Called in that thread with each result, in order, before any other load continues; may
-            call `request_load`, must not wait for another load.
+            call `take_result` and `request_load`, must not wait for another load.
     """
 
     def __init__(
@@ -134,8 +138,10 @@ class Loader(Generic[Model]):
         self._numbers = count()
 
     def request_load(self, source: ModelSource, rank: int = UNREQUESTED_LOAD_RANK) -> None:
-        """Load a model unless that is in progress; `rank` 0 is the most urgent."""
+        """Load a model unless that is in progress or its result waits to be taken; `rank` 0 is the most urgent."""
         with self._load_queue.changed:
+            if source.name in self._load_queue.posted:
+                return
             load = self._load_queue.loads.get(source.name)
             if load is not None:
                 load.rank = min(load.rank, rank)
@@ -143,6 +149,12 @@ class Loader(Generic[Model]):
                 load = self._load_queue.loads[source.name] = _Load(source, next(self._numbers), rank)
                 threading.Thread(target=self._run, args=(load,), name=f"load-{source.name}", daemon=True).start()
             self._load_queue.changed.notify_all()
+
+    def take_result(self, result: LoadResult[Model]) -> Model | None:
+        """Return the model of a result, None if its load failed; from now on it is loaded again if it is requested."""
+        with self._load_queue.changed:
+            self._load_queue.posted.discard(result.source.name)
+        return result.model
 
     @property
     def is_busy(self) -> bool:
@@ -159,6 +171,7 @@ class Loader(Generic[Model]):
         result = self._result(load)
         with self._load_queue.changed:
             del self._load_queue.loads[load.source.name]
+            self._load_queue.posted.add(load.source.name)
             try:
                 self._on_result(result)
             finally:
