@@ -1,11 +1,12 @@
 """The client and a real daemon: sounds as arrays, events in order, trouble told, and everything usable again."""
 
 import asyncio
+import queue
 import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
 from itertools import groupby
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.patience import TIMEOUT_S
 from timbred import errors
 from timbred.client import (
     AsyncTimbred,
+    ClientClosed,
     DaemonAddress,
     DaemonNotFound,
     DaemonTimeout,
@@ -244,11 +246,123 @@ def test_timbred_cancels_what_an_exception_between_two_events_leaves(daemon: Dae
         received.close()
 
 
-def test_timbred_program_without_close_ends(daemon: DaemonProcess) -> None:
-    script = "import sys; from timbred.client import Timbred; print(Timbred(requests=int(sys.argv[1])).ping())"
-    with running(sys.executable, "-c", script, str(daemon.requests)) as program:
-        program.spoken.until("Pong")
-        assert program.process.wait(TIMEOUT_S) == 0
+def test_timbred_interrupt_while_a_call_is_started_cancels_it(
+    daemon: DaemonProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C comes after the call has been passed to the client's thread, before the caller waits for it."""
+    start = asyncio.run_coroutine_threadsafe
+    main = threading.current_thread()
+
+    def start_and_interrupt(work: Any, loop: asyncio.AbstractEventLoop) -> Any:
+        start(work, loop)
+        assert threading.current_thread() is main
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    with plain(daemon) as witness:
+        received = witness.listen("progress", "cancelled")
+        until_it_hears(witness, received)
+        wanted: m.Id | None = None
+        with pytest.raises(KeyboardInterrupt), plain(daemon) as timbred:
+            for event in timbred.generate_events("slow", steps=3):
+                if isinstance(event, m.Progress) and event.step:
+                    wanted = event.id
+                    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", start_and_interrupt)
+        assert wanted is not None
+        assert next(event.id for _, event in received if isinstance(event, m.Cancelled)) == wanted
+        received.close()
+
+
+def test_timbred_close_ends_the_calls_of_other_threads(daemon: DaemonProcess, tmp_path: Path) -> None:
+    """Each of them ends, and none waits for what can't come any more; the daemon goes on with the request."""
+    proceed = tmp_path / "proceed"
+    timbred, at_work, ended = plain(daemon), threading.Event(), queue.SimpleQueue[str]()
+
+    def listen(received: Any) -> None:
+        for _, event in received:
+            if isinstance(event, m.Progress) and event.step and event.steps == 3:
+                at_work.set()
+        ended.put("no more events")
+
+    def generate() -> None:
+        with pytest.raises(ClientClosed) as caught:
+            timbred.generate(f"wait {proceed}", steps=3, name="goes-on")
+        ended.put(str(caught.value))
+
+    with plain(daemon) as witness:
+        done, progress = witness.listen("done", "take"), timbred.listen("progress")
+        until_it_hears(witness, done)
+        until_it_hears(witness, progress)
+        threads = [threading.Thread(target=listen, args=(progress,)), threading.Thread(target=generate)]
+        for thread in threads:
+            thread.start()
+        assert at_work.wait(TIMEOUT_S)
+        timbred.close()
+        assert {ended.get(timeout=TIMEOUT_S) for _ in threads} == {
+            "no more events",
+            "the client was closed during this request, which continues",
+        }
+        timbred.close()
+        calls: list[Callable[[], object]] = [timbred.ping, timbred.models, lambda: next(timbred.listen())]
+        for call in calls:
+            with pytest.raises(ClientClosed, match="make another one"):
+                call()
+        proceed.touch()
+        assert any("goes-on" in event.path for _, event in done if isinstance(event, m.Take))
+        done.close()
+
+
+async def test_async_timbred_close_ends_calls_that_wait(daemon: DaemonProcess, tmp_path: Path) -> None:
+    proceed = tmp_path / "proceed"
+    async with asyncio.timeout(TIMEOUT_S), connected(daemon) as witness:
+        timbred = AsyncTimbred(requests=daemon.requests, events=daemon.events)
+        searching = AsyncTimbred(requests=free_port())
+        await timbred.connect(TIMEOUT_S)
+        listening = asyncio.ensure_future(anext(timbred.listen("cancelled"), None))
+        events = timbred.generate_events(f"wait {proceed}", steps=3)
+        async for event in events:
+            if isinstance(event, m.Progress) and event.step:
+                break
+        waiting, search = asyncio.ensure_future(anext(events)), asyncio.ensure_future(searching.ping())
+        await witness.ping()  # meanwhile, both have begun to wait
+        await searching.close()
+        with pytest.raises(ClientClosed, match="while it searched"):
+            await search
+        await timbred.close()
+        with pytest.raises(ClientClosed, match="continues"):
+            await waiting
+        assert await listening is None
+        with pytest.raises(ClientClosed, match="make another one"):
+            await timbred.ping()
+        proceed.touch()
+        assert (await witness.generate("pad", seconds=0.1, steps=1)).path, "the request has continued to its end"
+
+
+LEFT_OPEN = """
+import sys
+from timbred.client import Timbred
+from timbred.protocol.messages import Progress
+
+timbred = Timbred(requests=int(sys.argv[1]))
+print(timbred.ping(), flush=True)
+events = timbred.generate_events("slow", steps=3)
+for event in events:
+    if isinstance(event, Progress) and event.step:
+        print("at work", event.id, flush=True)
+        break
+"""
+
+
+def test_timbred_program_without_close_ends_and_cancels(daemon: DaemonProcess) -> None:
+    with plain(daemon) as witness:
+        received = witness.listen("progress", "cancelled")
+        until_it_hears(witness, received)
+        with running(sys.executable, "-c", LEFT_OPEN, str(daemon.requests)) as program:
+            program.spoken.until("Pong")
+            wanted = program.spoken.until("at work (.+)")[1]
+            assert next(event.id for _, event in received if isinstance(event, m.Cancelled)) == wanted
+            assert program.process.wait(TIMEOUT_S) == 0
+        received.close()
 
 
 async def test_async_timbred_reports_a_cancel_by_another_client(daemon: DaemonProcess) -> None:

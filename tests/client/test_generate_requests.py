@@ -8,12 +8,11 @@ import pytest
 
 from bridges.python import generate_requests
 from timbred.client import AsyncTimbred, Timbred, requests
-from timbred.client.async_client import belongs, ends
 from timbred.protocol import json
 from timbred.protocol import messages as m
 from timbred.protocol.coercion import fields_of
 from timbred.protocol.keys import SchedulerName
-from timbred.protocol.schema import EVENTS, REQUESTS, RequestEntry
+from timbred.protocol.schema import EVENTS, REQUESTS, RequestEntry, belongs, ends
 
 MADE = [entry for entry in REQUESTS if entry.name not in generate_requests.WITHOUT_METHOD]
 

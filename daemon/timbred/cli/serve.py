@@ -13,10 +13,10 @@ from typing import Any, Protocol, TypeVar
 
 from timbred.cli.terminal import print_error_line
 from timbred.client import AsyncTimbred, DaemonNotFound, Sound
-from timbred.client.async_client import ends, wire_name
 from timbred.client.connection import LOOPBACK, address_of_daemon, error_of
 from timbred.config import Config, load
 from timbred.protocol import messages as m
+from timbred.protocol.schema import ends, wire_name
 from timbred.transports.sockets import is_own_address
 
 Result = TypeVar("Result")

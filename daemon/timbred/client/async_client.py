@@ -1,15 +1,17 @@
-"""The asynchronous and the blocking client, and the matching of events to requests."""
+"""The asynchronous and the blocking client."""
 
 import asyncio
+import atexit
 import contextlib
 import json
 import logging
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import AsyncGenerator, Coroutine, Generator
 from concurrent.futures import Future
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from typing import Any, Self, TypeVar, cast
 
 import zmq
@@ -18,6 +20,7 @@ import zmq.asyncio
 from timbred.access.keys import CurveKeys, keys_for, own_keys
 from timbred.client import connection
 from timbred.client.connection import (
+    ClientClosed,
     DaemonAddress,
     DaemonConnection,
     DaemonNotFound,
@@ -33,51 +36,7 @@ from timbred.errors import TimbredError
 from timbred.protocol import json as frames
 from timbred.protocol import messages as m
 from timbred.protocol.coercion import build, entry_named
-from timbred.protocol.schema import EVENTS, REQUESTS, RequestEntry, answers, is_terminal
-
-_ENTRY_OF = {entry.kind: entry for entry in REQUESTS}
-_MATCHING_FIELDS = ("voice", "model", "name", "n")
-"""Fields that match the answer of a request without an id to the request."""
-
-
-def entry_of(request: m.Request) -> RequestEntry:
-    """Return the declaration of a request."""
-    return _ENTRY_OF[type(request)]
-
-
-def wire_name(request: m.Request) -> str:
-    """Return a request's name on the wire.
-
-    >>> wire_name(m.Setting(name="tempo"))
-    'settings/tempo'
-    """
-    entry = entry_of(request)
-    return f"{entry.name}/{getattr(request, entry.family)}" if entry.family else entry.name
-
-
-def belongs(request: m.Request, event: m.Event) -> bool:
-    """Tell if an event belongs to a request.
-
-    >>> belongs(m.Play(voice=1, take="a"), m.Playing(voice=2, take="b", frame=0, beat=0.0))
-    False
-    """
-    entry = entry_of(request)
-    if entry.has_id:
-        return getattr(event, "id", None) == getattr(request, "id", None)
-    if isinstance(event, m.Fail | m.Done | m.Acknowledged | m.Take):
-        return str(event.id) == wire_name(request)
-    return answers(entry, event) and all(_matches(request, event, name) for name in _MATCHING_FIELDS)
-
-
-def _matches(request: m.Request, event: m.Event, name: str) -> bool:
-    requested, answered = getattr(request, name, None), getattr(event, name, None)
-    return requested in (None, "*") or answered is None or str(requested) == str(answered)
-
-
-def ends(request: m.Request, event: m.Event) -> bool:
-    """Tell if an event is the last one of a request."""
-    return is_terminal(event) and belongs(request, event)
-
+from timbred.protocol.schema import EVENTS, belongs, ends, entry_of, wire_name
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +89,8 @@ class AsyncTimbred(AsyncRequests):
         self._connecting: asyncio.Task[DaemonConnection] | None = None
         self._pending: list[_PendingRequest] = []
         self._locks: dict[str, asyncio.Lock] = {}
+        self._sockets: set[zmq.asyncio.Socket] = set()
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -138,12 +99,25 @@ class AsyncTimbred(AsyncRequests):
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection. The daemon continues pending requests, but their events are lost."""
+        """Close the connection. Calls that wait for the daemon raise ClientClosed; it continues their requests."""
+        await self.disconnect()
+        await asyncio.to_thread(self.send_last)
+
+    async def disconnect(self) -> None:
+        """Close all sockets, as the first part of `close`."""
+        self._closed = True
+        for pending in self._pending:
+            pending.received.put_nowait(ClientClosed("the client was closed during this request, which continues"))
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait([self._connecting])
         await self._close_link()
-        self._context.destroy(linger=0)
+        for socket in self._sockets:
+            socket.close(linger=0)
+
+    def send_last(self) -> None:
+        """Block until the last requests are sent, as the second part of `close`: for `UNSENT_LINGER_MS` at most."""
+        self._context.term()
 
     async def connect(self, within: float = DISCOVERY_TIMEOUT_S) -> DaemonAddress:
         """Find the daemon and return its address.
@@ -162,6 +136,7 @@ class AsyncTimbred(AsyncRequests):
         Raises:
             DaemonNotFound: No daemon is running, or it exited during the request.
             DaemonTimeout: The daemon no longer answers.
+            ClientClosed: This client was closed.
             AccessDenied: It refuses this client's keys, or demands some.
             RequestCancelled: Another client cancelled the request.
             TimbredError: The request failed; the class corresponds to the error code, and the message is the daemon's.
@@ -187,6 +162,8 @@ class AsyncTimbred(AsyncRequests):
     async def listen(self, *names: str) -> AsyncGenerator[tuple[str, m.Event]]:
         """Yield the events of all clients as (client id, event), filtered by event names if any are given.
 
+        The events end when this client is closed.
+
         Raises:
             DaemonNotFound: No daemon is running.
             BadRequest: There is no such event.
@@ -194,12 +171,10 @@ class AsyncTimbred(AsyncRequests):
         for name in names:
             _check_event(name)
         link = await self._up(DISCOVERY_TIMEOUT_S)
-        address = link.address
-        with self._context.socket(zmq.SUB) as subscriber:
-            connection.prepare(subscriber, address, link.keys)
+        with contextlib.suppress(ClientClosed), self._socket(zmq.SUB, link) as subscriber:
             for name in names or ("",):
                 subscriber.subscribe(name)
-            subscriber.connect(address.events_url)
+            subscriber.connect(link.address.events_url)
             while True:
                 fields = json.loads((await subscriber.recv_multipart())[1])
                 event = frames.read_event(fields)
@@ -233,19 +208,36 @@ class AsyncTimbred(AsyncRequests):
     async def _list(self, request: m.Request) -> list[Any]:
         """Send a request that is answered by several events and return them. A REQ socket gets them in one reply."""
         link = await self._up(DISCOVERY_TIMEOUT_S)
-        address = link.address
-        with self._context.socket(zmq.REQ) as socket:
-            connection.prepare(socket, address, link.keys)
-            socket.connect(address.requests_url)
+        with self._socket(zmq.REQ, link) as socket:
+            socket.connect(link.address.requests_url)
             await socket.send(frames.encode_request(request, wire_name(request)))
             try:
                 async with asyncio.timeout(ANSWER_TIMEOUT_S):
                     reply = json.loads(await socket.recv())
             except TimeoutError:
-                raise _silent(address) from None
+                raise _silent(link.address) from None
         if reply["type"] == "fail":
             raise error_of(cast("m.Fail", frames.read_event(reply)))
         return [frames.read_event(item) for item in reply[wire_name(request)]]
+
+    @contextmanager
+    def _socket(self, kind: int, link: DaemonConnection) -> Generator[zmq.asyncio.Socket]:
+        """Open a socket for the daemon of a connection, until the end of the block or `close`.
+
+        Raises:
+            ClientClosed: This client was closed.
+        """
+        with self._context.socket(kind) as socket:
+            connection.prepare(socket, link.address, link.keys)
+            self._sockets.add(socket)
+            try:
+                yield socket
+            except asyncio.CancelledError:
+                if socket.closed and not _is_cancelled():
+                    raise ClientClosed("the client was closed during this request") from None
+                raise
+            finally:
+                self._sockets.discard(socket)
 
     def _lock_for(self, request: m.Request) -> asyncio.Lock:
         """Return the lock of a request: requests of one type without an id are sent one after the other."""
@@ -256,13 +248,26 @@ class AsyncTimbred(AsyncRequests):
         (await self._up(DISCOVERY_TIMEOUT_S)).send(frame)
 
     async def _up(self, within: float) -> DaemonConnection:
-        """Return the connection. Requests made while the daemon is searched for share one search."""
+        """Return the connection. Requests made while the daemon is searched for share one search.
+
+        Raises:
+            ClientClosed: This client was closed.
+        """
+        if self._closed:
+            raise ClientClosed("this client is closed; make another one for further requests")
         if self._link is not None and self._link.up:
             return self._link
         if self._connecting is None or self._connecting.done():
-            self._connecting = asyncio.create_task(self._find(within))
+            self._connecting = asyncio.create_task(self._search(within))
             self._connecting.add_done_callback(_ignore_failure)
         return await asyncio.shield(self._connecting)
+
+    async def _search(self, within: float) -> DaemonConnection:
+        """Find the daemon, for all requests that wait for it; only `close` cancels that."""
+        try:
+            return await self._find(within)
+        except asyncio.CancelledError:
+            raise ClientClosed("the client was closed while it searched for timbred") from None
 
     async def _find(self, within: float) -> DaemonConnection:
         deadline = time.monotonic() + within
@@ -349,6 +354,12 @@ class AsyncTimbred(AsyncRequests):
                 log.debug("%s: nothing is left to cancel", error)
 
 
+def _is_cancelled() -> bool:
+    """Tell if the current task is being cancelled, as opposed to a future that it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 def _raise_failure(event: m.Event | Sound) -> m.Event | Sound:
     if isinstance(event, m.Fail):
         raise error_of(event)
@@ -379,6 +390,15 @@ def _ignore_failure(connecting: "asyncio.Task[DaemonConnection]") -> None:
 
 Result = TypeVar("Result")
 
+_open_clients: "weakref.WeakSet[Timbred]" = weakref.WeakSet()
+"""The clients to be closed when the interpreter exits: a generator of events would wait for the ended thread."""
+
+
+@atexit.register
+def _close_clients() -> None:
+    for client in list(_open_clients):
+        client.close()
+
 
 class Timbred(PlainRequests):
     """A client of the daemon whose calls block until they are answered. It may be used from several threads.
@@ -386,7 +406,8 @@ class Timbred(PlainRequests):
         with Timbred() as timbred:
             sound = timbred.generate("warm analog pad", seconds=4)
 
-    It runs an `AsyncTimbred` in a separate thread, and has the same arguments.
+    It runs an `AsyncTimbred` in a separate thread, and has the same arguments. It is closed at the latest when the
+    program exits, and requests whose events are not read to the end are then cancelled.
     """
 
     def __init__(
@@ -399,9 +420,15 @@ class Timbred(PlainRequests):
         # ZeroMQ needs an event loop that can watch sockets; the default one on Windows can't
         self._loop = asyncio.SelectorEventLoop()
         self._open: set[AsyncGenerator[Any]] = set()
+        self._calls: dict[asyncio.Task[Any], int] = {}
+        """The calls in progress with the identifiers of the threads that made them; used by the loop's thread only."""
+        self._closed = False
+        self._closing = threading.Lock()
+        """Held where a call is started and where `_closed` is set, so that no call is started after it."""
         self._thread = threading.Thread(target=self._loop.run_forever, name="timbred-client", daemon=True)
         self._thread.start()
         self._timbred = self._run(_make_client(host, requests, events, keys))
+        _open_clients.add(self)
 
     @property
     def timbred(self) -> AsyncTimbred:
@@ -417,15 +444,21 @@ class Timbred(PlainRequests):
     def close(self) -> None:
         """Close the connection, and all generators of events that aren't at their end.
 
-        The daemon continues requests that are pending in other threads, but their events are lost.
+        Calls that wait in other threads raise ClientClosed; the daemon continues their requests.
         """
-        if self._thread.is_alive():
-            for events in list(self._open):
-                self._close_generator(events)
-            self._run(self.timbred.close())
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
+        for events in list(self._open):
+            self._close_generator(events)
+        with self._closing:
+            if self._closed:
+                return
+            ended = asyncio.run_coroutine_threadsafe(self._end(threading.get_ident()), self._loop)
+            self._closed = True
+        _open_clients.discard(self)
+        ended.result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self.timbred.send_last()
 
     def connect(self, within: float = DISCOVERY_TIMEOUT_S) -> DaemonAddress:
         """Find the daemon and return its address.
@@ -438,6 +471,8 @@ class Timbred(PlainRequests):
     def listen(self, *names: str) -> Generator[tuple[str, m.Event]]:
         """Yield the events of all clients as (client id, event), filtered by event names if any are given.
 
+        The events end when this client is closed.
+
         Raises:
             DaemonNotFound: No daemon is running.
             BadRequest: There is no such event.
@@ -445,13 +480,53 @@ class Timbred(PlainRequests):
         return self._each(self.timbred.listen(*names))
 
     def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run a coroutine in the thread and wait for its result; Ctrl-C cancels it."""
-        future: Future[Result] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        """Run a coroutine in the thread and wait for its result; Ctrl-C cancels it, at whatever moment it comes.
+
+        Raises:
+            ClientClosed: This client is closed.
+        """
+        future: Future[Result] | None = None
         try:
+            future = self._start(work)
             return future.result()
         except BaseException:
-            future.cancel()
+            if (future is None or not future.done()) and not self._closed:
+                self._start(self._cancel_calls(threading.get_ident())).result()
             raise
+
+    def _start(self, work: Coroutine[Any, Any, Result]) -> "Future[Result]":
+        with self._closing:
+            if self._closed:
+                work.close()
+                raise ClientClosed("this client is closed; make another one for further requests")
+            return asyncio.run_coroutine_threadsafe(self._call(work, threading.get_ident()), self._loop)
+
+    async def _call(self, work: Coroutine[Any, Any, Result], thread: int) -> Result:
+        """Run a coroutine as a call that a thread has made."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._calls[task] = thread
+        try:
+            return await work
+        finally:
+            del self._calls[task]
+
+    async def _cancel_calls(self, thread: int) -> None:
+        """Cancel the calls of a thread that doesn't wait for them any more, and wait for their end."""
+        calls = [
+            task for task, caller in self._calls.items() if caller == thread and task is not asyncio.current_task()
+        ]
+        for task in calls:
+            task.cancel()
+        if calls:
+            await asyncio.wait(calls)
+
+    async def _end(self, thread: int) -> None:
+        """Close the client that a thread closes, and wait for the ends of the other threads' calls."""
+        await self._cancel_calls(thread)
+        await self.timbred.disconnect()
+        if self._calls:
+            await asyncio.wait(self._calls)
 
     def _each(self, events: AsyncGenerator[Result]) -> Generator[Result]:
         """Yield the items of an asynchronous generator; closing this generator, or the client, closes it."""
@@ -463,13 +538,12 @@ class Timbred(PlainRequests):
                 except StopAsyncIteration:
                     return
         finally:
-            if self._thread.is_alive():
-                self._close_generator(events)
+            self._close_generator(events)
 
     def _close_generator(self, events: AsyncGenerator[Any]) -> None:
         self._open.discard(events)
-        with contextlib.suppress(RuntimeError):  # the interpreter is ending, or another thread waits for an item
-            self._run(events.aclose())
+        with contextlib.suppress(ClientClosed, RuntimeError):  # `close` has closed it; another thread waits for an item
+            self._run(_close(events))
 
 
 async def _make_client(
@@ -480,3 +554,7 @@ async def _make_client(
 
 async def _next(events: AsyncGenerator[Result]) -> Result:
     return await anext(events)
+
+
+async def _close(events: AsyncGenerator[Any]) -> None:
+    await events.aclose()

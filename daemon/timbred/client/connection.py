@@ -30,6 +30,10 @@ class DaemonTimeout(errors.WorkerLost, TimeoutError):
     """The daemon no longer answers."""
 
 
+class ClientClosed(errors.ShuttingDown):
+    """The client was closed before the request, or during it."""
+
+
 class RequestCancelled(errors.BadRequest):
     """The request was cancelled by another client."""
 
@@ -151,6 +155,10 @@ _FAILED_HANDSHAKES = (
 )
 
 
+UNSENT_LINGER_MS = 1000
+"""Longest time in which a closed connection still sends its last requests, such as a cancellation, in milliseconds."""
+
+
 def prepare(unconnected: zmq.asyncio.Socket, address: DaemonAddress, keys: CurveKeys | None) -> None:
     """Set the options of a socket before it is connected to a daemon."""
     unconnected.set(zmq.IPV6, int(":" in address.host))
@@ -252,13 +260,13 @@ class DaemonConnection:
             )
 
     async def close(self) -> None:
-        """Close the connection; unsent requests are lost."""
+        """Close the connection; requests that aren't sent yet still are, within `UNSENT_LINGER_MS`."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._socket.disable_monitor()
         self._monitor.close(linger=0)
-        self._socket.close(linger=0)
+        self._socket.close(linger=UNSENT_LINGER_MS)
 
     async def _read(self) -> None:
         while True:

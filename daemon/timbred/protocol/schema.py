@@ -1,4 +1,4 @@
-"""Declaration of every address: its name, its message type, the order of OSC arguments, and its answers.
+"""Declaration of every address: its name, its message type, the order of OSC arguments, and the events that answer it.
 
 Decoders, encoders, the JSON schema, the reference page and the bridges' tables are derived from it.
 """
@@ -135,9 +135,13 @@ EVENTS: tuple[EventEntry, ...] = (
     EventEntry("pong", m.Pong, terminal=True, private=True),
 )
 
+REQUEST_OF: dict[type[m.Request], RequestEntry] = {entry.kind: entry for entry in REQUESTS}
 REQUEST_NAMED: dict[str, RequestEntry] = {entry.name: entry for entry in REQUESTS}
 EVENT_OF: dict[type[m.Event], EventEntry] = {entry.kind: entry for entry in EVENTS}
 EVENT_NAMES: frozenset[str] = frozenset(entry.name for entry in EVENTS if not entry.family)
+
+_MATCHING_FIELDS = ("voice", "model", "name", "n")
+"""Fields that match the answer of a request without an id to the request."""
 
 
 def find_request(name: str) -> tuple[RequestEntry, dict[str, str]] | None:
@@ -168,3 +172,42 @@ def answers(entry: RequestEntry, event: m.Event) -> bool:
 def is_terminal(event: m.Event) -> bool:
     """Tell if an event ends its request."""
     return EVENT_OF[type(event)].terminal
+
+
+def entry_of(request: m.Request) -> RequestEntry:
+    """Return the declaration of a request."""
+    return REQUEST_OF[type(request)]
+
+
+def wire_name(request: m.Request) -> str:
+    """Return a request's name on the wire.
+
+    >>> wire_name(m.Setting(name="tempo"))
+    'settings/tempo'
+    """
+    entry = entry_of(request)
+    return f"{entry.name}/{getattr(request, entry.family)}" if entry.family else entry.name
+
+
+def belongs(request: m.Request, event: m.Event) -> bool:
+    """Tell if an event belongs to a request.
+
+    >>> belongs(m.Play(voice=1, take="a"), m.Playing(voice=2, take="b", frame=0, beat=0.0))
+    False
+    """
+    entry = entry_of(request)
+    if entry.has_id:
+        return getattr(event, "id", None) == getattr(request, "id", None)
+    if isinstance(event, m.Fail | m.Done | m.Acknowledged | m.Take):
+        return str(event.id) == wire_name(request)
+    return answers(entry, event) and all(_matches(request, event, name) for name in _MATCHING_FIELDS)
+
+
+def _matches(request: m.Request, event: m.Event, name: str) -> bool:
+    requested, answered = getattr(request, name, None), getattr(event, name, None)
+    return requested in (None, "*") or answered is None or str(requested) == str(answered)
+
+
+def ends(request: m.Request, event: m.Event) -> bool:
+    """Tell if an event is the last one of a request."""
+    return is_terminal(event) and belongs(request, event)
