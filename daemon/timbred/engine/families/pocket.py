@@ -2,13 +2,13 @@
 
 For each take the prompt's plan is drawn with the take's seed and composed to a sketch. The generator turns it into the
 sound in a few steps: what it changes in the sketch's latents is decoded and added to the sketch's bands, which keep
-details that the codec loses. Latents are (takes, values, vectors in time). Bands are synthesised without learned
-parameters, on the CPU, so that a loop has exactly its number of samples: its frames are spread over them, and all
-phases return.
+details that the codec loses. A model without a generator encodes and decodes nothing. Latents are (takes, values,
+vectors in time). Bands are synthesised without learned parameters, on the CPU, so that a loop has exactly its number of
+samples: its frames are spread over them, and all phases return.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -46,15 +46,7 @@ from timbred.engine.diffusion.generation import (
 )
 from timbred.engine.diffusion.init_audio import init_channels
 from timbred.engine.diffusion.rendering import Rendering
-from timbred.engine.diffusion.sampler import (
-    MIN_NOISE_LEVEL,
-    DiscreteSampling,
-    EulerSteps,
-    InitLatents,
-    LinearSteps,
-    PlannedSteps,
-    make_generators,
-)
+from timbred.engine.diffusion.sampler import DiscreteSampling, InitLatents, make_generators
 from timbred.engine.families.base import FamilySpec
 from timbred.engine.families.pocket_networks import (
     BandCodec,
@@ -62,8 +54,8 @@ from timbred.engine.families.pocket_networks import (
     Generator,
     PocketPipeline,
     SketchOutput,
+    SketchSampling,
     class_vector,
-    flow_times,
     load_pipeline,
     summarise_latents,
 )
@@ -177,48 +169,6 @@ class PocketCodec:
 
 def _decode_vectors(codec: BandCodec, vectors: Tensor) -> Tensor:
     return codec.decoder(vectors)
-
-
-class SketchSampling(DiscreteSampling):
-    """Rectified flow of a network that predicts the sound itself."""
-
-    def make_scheduler(self, name: str, config: dict[str, Any]) -> EulerSteps:
-        """Return the schedule of one job."""
-        del name, config
-        return EulerSteps()
-
-    def plan_steps(self, scheduler: EulerSteps, steps: int, strength: float | None) -> PlannedSteps:
-        """Set a schedule's steps; with `strength` (0 to 1), all of them are run, from that noise level on."""
-        level = 1.0 if strength is None else max(MIN_NOISE_LEVEL, strength)
-        scheduler.set_levels(flow_times(steps, level))
-        return PlannedSteps(0, steps)
-
-    def initial_latents(self, scheduler: EulerSteps, noise: Tensor) -> Tensor:
-        """Return unit noise, with which the flow begins."""
-        del scheduler
-        return noise
-
-    def add_noise(self, scheduler: EulerSteps, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
-        """Return the mixture of latents and noise at a step."""
-        del scheduler
-        return (1.0 - timestep) * latents + timestep * noise
-
-    def network_input(self, scheduler: EulerSteps, latents: Tensor, timestep: Tensor) -> Tensor:
-        """Return the latents, which the network takes as they are."""
-        del scheduler, timestep
-        return latents
-
-    def linear_steps(self, scheduler: EulerSteps) -> LinearSteps | None:
-        """Return the steps as weighted sums of the latents and the predicted sound."""
-        kept = scheduler.levels[1:] / scheduler.levels[:-1]
-        return LinearSteps(torch.stack([kept, 1.0 - kept, torch.zeros_like(kept)], dim=1), scheduler.timesteps, False)
-
-    def predict_x0(
-        self, scheduler: EulerSteps, evaluation: int, latents: Tensor, network_input: Tensor, output: Tensor
-    ) -> Tensor:
-        """Return the network's output, which is the predicted sound."""
-        del scheduler, evaluation, latents, network_input
-        return output
 
 
 class PocketConditioner(Conditioner):
@@ -379,10 +329,10 @@ class PocketRendering(Rendering[PocketCodec]):
         preserved = None if mask is None else self._preserved(mask)
         if init_frames is not None and order.init_audio is not None and preserved is None:
             sketches = [mix_frames(init_frames, sketch, order.init_audio.strength) for sketch in sketches]
-        sketch = self.codec.encode(torch.stack([frames.stacked() for frames in sketches]))
+        sketch = self._latents(sketches)
         init_latents, kept = None, None
         if init_frames is not None and order.init_audio is not None:
-            latents = self.codec.encode(init_frames.stacked()[None]).expand(len(sketch), -1, -1)
+            latents = self._latents([init_frames]).expand(len(sketch), -1, -1)
             init_latents = InitLatents(latents, order.init_audio.strength, preserved)
             if mask is not None and preserved is not None:
                 sketch = torch.where(preserved > 0, latents, sketch)
@@ -406,6 +356,13 @@ class PocketRendering(Rendering[PocketCodec]):
             kept=kept,
             knows=self._knows(order),
         )
+
+    def _latents(self, sounds: Sequence[Frames]) -> Tensor:
+        """Return the latents of sounds of one length; zeros in a model without a generator."""
+        if self._refinement:
+            return self.codec.encode(torch.stack([frames.stacked() for frames in sounds]))
+        vectors = len(sounds[0].energy) // TOKEN_FRAMES
+        return torch.zeros(len(sounds), self.codec.latent_layout.channels, vectors, device=self.codec.device)
 
     def _sketch(self, order: RenderOrder, seed: int, frames: int, init_frames: Frames | None) -> Frames:
         """Return the sketch of an order's prompts for one take.
