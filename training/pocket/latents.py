@@ -99,7 +99,7 @@ def encode_sketches(codec: BandCodec, library: Library) -> list[NDArray[np.float
     sketcher = Sketcher(Bank(codec.decoder, stored, len(stored.entries)), VOCABULARY)
     latents: list[NDArray[np.float32]] = []
     for sound, tokens in zip(library.sounds, library.tokens, strict=True):
-        frames = sketcher.sketch(sound, int(tokens) * TOKEN_FRAMES)
+        frames = sketcher.sketch([sound], int(tokens) * TOKEN_FRAMES)
         with torch.autocast("cpu", torch.bfloat16):
             mean, _ = codec.encoder(frames.stacked()[None])
         latents.append(mean[0].float().numpy())

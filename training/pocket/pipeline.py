@@ -52,10 +52,12 @@ class Pocket:
     ear: Ear | None = None
 
     @torch.no_grad()
-    def plans(self, prompts: Sequence[str], seconds: float, seed: int) -> list[PocketSound]:
-        """Return the description of each prompt's sound."""
-        requests = [PlanRequest(seconds, seed + index) for index in range(len(prompts))]
-        return [self.planner.plan(self.read(prompt), one) for prompt, one in zip(prompts, requests, strict=True)]
+    def plans(self, prompts: Sequence[str], seconds: float, seed: int) -> list[list[PocketSound]]:
+        """Return the descriptions of each prompt's sounds, which are heard at once."""
+        readings = [[self.read(part) for part in self.planner.split_layers(prompt)] for prompt in prompts]
+        return [
+            self.planner.plan_layers(parts, PlanRequest(seconds, seed + index)) for index, parts in enumerate(readings)
+        ]
 
     @torch.no_grad()
     def read(self, prompt: str) -> PromptReading:
@@ -69,7 +71,7 @@ class Pocket:
         """Generate the audio (2, samples) of each prompt."""
         samples = round(seconds * SAMPLE_RATE)
         plans, frames = self.plans(prompts, seconds, seed), tokens_of(samples) * TOKEN_FRAMES
-        loops = [plan.form == "loop" for plan in plans]
+        loops = [any(sound.form == "loop" for sound in plan) for plan in plans]
         sketches = [self.sketcher.sketch(plan, frames, loop) for plan, loop in zip(plans, loops, strict=True)]
         if self.generator is not None:
             sketches = self._refined(self.generator, prompts, sketches, seed)

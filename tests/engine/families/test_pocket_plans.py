@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.training.pocket.banks import small_codec, stored_bank
-from timbred.engine.families.pocket_plans import Names, PlanRequest, note_of, tempo_of
-from timbred.models.pocket import TextSizes
+from timbred.engine.families.pocket_plans import MAX_LAYERS, Names, PlanRequest, note_of, tempo_of
+from timbred.models.pocket import PocketSound, TextSizes
 from timbred.models.pocket_words import read_words
 from training.pocket.instruments import INSTRUMENTS
 from training.pocket.pipeline import Pocket, assemble
@@ -41,13 +41,20 @@ def test_tempo_of_reads_the_number(prompt: str, bpm: float | None) -> None:
 
 @pytest.mark.parametrize(("prompt", "note"), [("piano c4", 60), ("piano f#3", 54), ("piano b flat 2", 46)])
 def test_note_of_is_the_named_note(prompt: str, note: int) -> None:
-    assert note_of(read_words(prompt), PIANO, 0, np.random.default_rng(0)) == note
+    assert note_of(read_words(prompt), PIANO, 0, np.random.default_rng(0), PlanRequest(1.0, 0)) == note
 
 
 def test_note_of_a_root_is_in_the_middle_of_the_range() -> None:
-    note = note_of(read_words("piano d minor"), PIANO, 0, np.random.default_rng(0))
+    note = note_of(read_words("piano d minor"), PIANO, 0, np.random.default_rng(0), PlanRequest(1.0, 0))
     assert note % 12 == 2
     assert abs(note - 62) <= 6
+
+
+def test_note_of_takes_the_request_for_a_prompt_without_a_note() -> None:
+    words, random = read_words("piano"), np.random.default_rng(0)
+    assert note_of(words, PIANO, 0, random, PlanRequest(1.0, 0, note=61)) == 61
+    assert note_of(words, PIANO, 0, random, PlanRequest(1.0, 0, note=PIANO.high + 3)) == PIANO.high - 9
+    assert note_of(words, PIANO, 0, random, PlanRequest(1.0, 0, root=2)) == 62
 
 
 @given(prompt=st.text(max_size=60), seconds=st.floats(0.3, 10.0), seed=st.integers(0, 2**31 - 1))
@@ -63,7 +70,7 @@ def test_pocket_planner_describes_sounds_that_can_be_sketched(pocket: Pocket) ->
     sketcher = pocket.sketcher
     for seed in range(30):
         sound = pocket.planner.plan(pocket.read(f"word{seed} c{seed % 8}"), PlanRequest(0.5, seed))
-        assert bool(sketcher.sketch(sound, 88).stacked().isfinite().all())
+        assert bool(sketcher.sketch([sound], 88).stacked().isfinite().all())
 
 
 @pytest.mark.parametrize(
@@ -153,6 +160,64 @@ def test_pocket_planner_plays_a_named_chord_or_note(pocket: Pocket, prompt: str,
     assert sound.note is not None
     assert sound.note % 12 == pitch_class
     assert sound.form == form or (form == "chord" and sound.form in ("arpeggio", "scale"))  # the network is untrained
+
+
+@pytest.mark.parametrize(
+    ("prompt", "layers"),
+    [
+        ("a grand piano c4", ["a grand piano c4"]),
+        ("a grand piano in the rain, with reverb", ["a grand piano, with reverb", "the rain, with reverb"]),
+        ("violin and flute c4", ["violin", "flute c4"]),
+        ("flute, oboe; clarinet + bassoon & banjo", ["flute", "oboe", "clarinet", "bassoon"]),
+        ("techno drum loop with snare and rain", ["techno drum loop with snare", "rain"]),
+        ("celesta in a cathedral with delay", ["celesta in a cathedral with delay"]),
+        ("a banjo and another banjo", ["a banjo and another banjo"]),
+        ("somewhere, Rain  AND banjo", ["somewhere, Rain", "banjo"]),
+        ("in", ["in"]),
+        ("", [""]),
+    ],
+)
+def test_pocket_planner_splits_a_prompt_for_several_sounds(pocket: Pocket, prompt: str, layers: list[str]) -> None:
+    assert pocket.planner.split_layers(prompt) == layers
+
+
+@given(prompt=st.text(max_size=60))
+@settings(max_examples=200, deadline=None)
+def test_pocket_planner_splits_any_prompt(pocket: Pocket, prompt: str) -> None:
+    assert 1 <= len(pocket.planner.split_layers(prompt)) <= MAX_LAYERS
+
+
+@pytest.mark.parametrize(
+    ("prompt", "notes"),
+    [
+        ("violin and flute c4", [60, 60]),
+        ("violin c4 and flute d5", [60, 74]),
+        ("rain with flute c5", [None, 72]),
+    ],
+)
+def test_pocket_planner_plays_layers_on_the_note_that_is_named_last(
+    pocket: Pocket, prompt: str, notes: list[int | None]
+) -> None:
+    assert [sound.note for sound in planned_layers(pocket, prompt)] == notes
+
+
+def test_pocket_planner_plays_layers_on_one_root(pocket: Pocket) -> None:
+    for prompt in ("synth bass e1 and flute", "cello and flute", "cello with a synth bell"):
+        first, second = (sound.note for sound in planned_layers(pocket, prompt))
+        assert first is not None
+        assert second is not None
+        assert second % 12 == first % 12
+        assert second != first
+
+
+def test_pocket_planner_plays_layers_at_one_tempo(pocket: Pocket) -> None:
+    loop, tone = planned_layers(pocket, "techno drum loop 97 bpm with a banjo arpeggio")
+    assert (loop.bpm, loop.kind, tone.kind) == (97, "drum loop", "banjo")
+
+
+def planned_layers(pocket: Pocket, prompt: str) -> list[PocketSound]:
+    readings = [pocket.read(part) for part in pocket.planner.split_layers(prompt)]
+    return pocket.planner.plan_layers(readings, PlanRequest(1.0, 3))
 
 
 def test_pocket_planner_varies_the_velocity_of_takes(pocket: Pocket) -> None:

@@ -7,6 +7,7 @@ import torch
 from tests.training.pocket.banks import bank, with_frames
 from timbred.engine.codecs.bands import BANDS, CENTRES, FLOOR_DB, GROUPS, Frames, analyse
 from timbred.engine.families.pocket_sketch import (
+    BEHIND_DB,
     LOUDEST_DB,
     Bank,
     Mixture,
@@ -62,7 +63,9 @@ def bank_with_tones() -> Bank:
 
 def test_sketcher_transposes_the_nearest_note() -> None:
     sketcher = Sketcher(bank_with_tones(), VOCABULARY)
-    pitches = [loudest_hertz(sketcher.sketch(played(PIANO, ((0.0, 0.5, note, 95),)), 96), 20) for note in range(50, 60)]
+    pitches = [
+        loudest_hertz(sketcher.sketch([played(PIANO, ((0.0, 0.5, note, 95),))], 96), 20) for note in range(50, 60)
+    ]
     for lower, upper in itertools.pairwise(pitches):
         # the stored tones are at the centres of their bands
         assert 1.0 < upper / lower < 1.13
@@ -70,7 +73,7 @@ def test_sketcher_transposes_the_nearest_note() -> None:
 
 def test_sketcher_puts_events_at_their_times() -> None:
     sketcher = Sketcher(bank_with_tones(), VOCABULARY)
-    frames = sketcher.sketch(played(PIANO, ((0.5, 0.1, 60, 95),)), 172)
+    frames = sketcher.sketch([played(PIANO, ((0.5, 0.1, 60, 95),))], 172)
     levels = frames.energy.amax(1)
     assert float(levels[:85].max()) == FLOOR_DB
     assert float(levels[87]) > -20
@@ -79,8 +82,8 @@ def test_sketcher_puts_events_at_their_times() -> None:
 
 def test_sketcher_of_a_held_note_lasts_longer_than_the_stored_one() -> None:
     sketcher = Sketcher(bank_with_tones(), VOCABULARY)
-    long = sketcher.sketch(played(ORGAN, ((0.0, 1.9, 60, 95),)), 344)
-    struck = sketcher.sketch(played(PIANO, ((0.0, 1.9, 60, 95),)), 344)
+    long = sketcher.sketch([played(ORGAN, ((0.0, 1.9, 60, 95),))], 344)
+    struck = sketcher.sketch([played(PIANO, ((0.0, 1.9, 60, 95),))], 344)
     assert float(long.energy[300].max()) > -20
     assert float(struck.energy[300].max()) == FLOOR_DB
 
@@ -88,7 +91,7 @@ def test_sketcher_of_a_held_note_lasts_longer_than_the_stored_one() -> None:
 def test_sketcher_of_a_chord_has_all_its_notes() -> None:
     sketcher = Sketcher(bank_with_tones(), VOCABULARY)
     events = tuple((0.0, 0.5, note, 95) for note in (60, 67, 76))
-    frames = sketcher.sketch(played(PIANO, events, "chord"), 96)
+    frames = sketcher.sketch([played(PIANO, events, "chord")], 96)
     assert int((frames.energy[20] > -30).sum()) == 3
 
 
@@ -98,7 +101,7 @@ def test_sketcher_of_a_loop_goes_on_at_its_beginning() -> None:
     with_frames(made, index, **vars(tone(1000.0, 96)))
     events = ((0.9, 0.1, 49, 95),)
     loop = Sound("font", "drum loop", "loop", 1.0, 0, 0, 0, True, events, bpm=120.0)
-    looped = Sketcher(made, VOCABULARY).sketch(loop, 172)
+    looped = Sketcher(made, VOCABULARY).sketch([loop], 172)
     assert float(looped.energy[10].max()) > -20, "the end of the cymbal"
     assert float(looped.energy[120].max()) == FLOOR_DB
 
@@ -106,7 +109,7 @@ def test_sketcher_of_a_loop_goes_on_at_its_beginning() -> None:
 def test_sketcher_has_a_constant_level() -> None:
     sketcher = Sketcher(bank_with_tones(), VOCABULARY)
     for velocity in (40, 120):
-        frames = sketcher.sketch(played(PIANO, ((0.0, 0.5, 60, velocity),)), 96)
+        frames = sketcher.sketch([played(PIANO, ((0.0, 0.5, 60, velocity),))], 96)
         assert abs(float(frames.energy.max()) - LOUDEST_DB) < 0.5
 
 
@@ -114,7 +117,7 @@ def test_sketcher_of_every_kind_is_finite() -> None:
     made = bank()
     sketcher = Sketcher(made, VOCABULARY)
     for entry in made.entries[::9]:
-        channels = sketcher.sketch(entry.sound, 40).stacked()
+        channels = sketcher.sketch([entry.sound], 40).stacked()
         assert channels.shape[0] == 40
         assert bool(channels.isfinite().all())
 
@@ -168,7 +171,7 @@ def test_sketcher_lengthens_steady_sounds_only(kind: str, ends: bool) -> None:
     levels = torch.linspace(0, -80, 96) if ends else torch.cat((torch.zeros(80), torch.linspace(0, -60, 16)))
     for index in range(len(sounds)):
         with_frames(made, index, **vars(with_levels(tone(1000.0, 96), levels)))
-    late = Sketcher(made, VOCABULARY).sketch(dataclasses.replace(sounds[0], seconds=2.0), 344).energy[300].max()
+    late = Sketcher(made, VOCABULARY).sketch([dataclasses.replace(sounds[0], seconds=2.0)], 344).energy[300].max()
     assert (float(late) == FLOOR_DB) == ends
 
 
@@ -177,7 +180,7 @@ def test_sketcher_of_a_short_and_a_long_hit() -> None:
     snare = Sound("font", "snare", "hit", 2.0, 0, 0, 0, True, ((0.0, 2.0, 38, 95),))
     lasting = [
         int(
-            (Sketcher(made, VOCABULARY).sketch(dataclasses.replace(snare, length=length), 344).energy > -40)
+            (Sketcher(made, VOCABULARY).sketch([dataclasses.replace(snare, length=length)], 344).energy > -40)
             .any(1)
             .sum()
         )
@@ -208,14 +211,14 @@ def test_heard_note_of_noise_is_none() -> None:
 
 def test_sketcher_continues_at_the_level_of_what_it_joins() -> None:
     before = tone(440.0, 120).amplified(-20.0)
-    after = Sketcher(bank_with_tones(), VOCABULARY).continuation(played(ORGAN, ((0.0, 1.9, 60, 95),)), before, 172)
+    after = Sketcher(bank_with_tones(), VOCABULARY).continuation([played(ORGAN, ((0.0, 1.9, 60, 95),))], before, 172)
     assert float(after.energy[:60].max()) == pytest.approx(-20.0, abs=1.5)
 
 
 def test_sketcher_fades_out_what_is_no_loop() -> None:
     sketcher = Sketcher(bank_with_tones(), VOCABULARY)
     sound = played(ORGAN, ((0.0, 1.0, 60, 95),))
-    ends = [float(sketcher.sketch(sound, 172, loop).energy[-1].max()) for loop in (False, True)]
+    ends = [float(sketcher.sketch([sound], 172, loop).energy[-1].max()) for loop in (False, True)]
     assert ends[0] < ends[1] - 40
 
 
@@ -234,6 +237,19 @@ def test_sketcher_of_a_loop_leaves_the_attack_out() -> None:
     for index, entry in enumerate(made.entries):
         if entry.sound.kind == "church organ":
             with_frames(made, index, **vars(with_levels(made.frames(index), torch.linspace(-60, 0, 96).clamp_max(0))))
-    levels = Sketcher(made, VOCABULARY).sketch(played(ORGAN, ((0.0, 1.0, 60, 95),)), 172, loop=True).energy.amax(1)
+    levels = Sketcher(made, VOCABULARY).sketch([played(ORGAN, ((0.0, 1.0, 60, 95),))], 172, loop=True).energy.amax(1)
     assert float(levels.max() - levels.min()) < 40
     assert abs(float(levels[0] - levels[-1])) < 3
+
+
+def test_sketcher_plays_several_sounds_at_once() -> None:
+    sketcher = Sketcher(bank_with_tones(), VOCABULARY)
+    low, high = (played(ORGAN, ((0.0, 0.9, note, 95),)) for note in (48, 72))
+    texture = dataclasses.replace(high, form="texture")
+    bands = [int(sketcher.sketch([sound], 96).energy[30].argmax()) for sound in (low, high)]
+    for sounds, difference in (((low, high), 0.0), ((low, texture), -BEHIND_DB)):
+        energy = sketcher.sketch(sounds, 96).energy
+        assert float(energy[30, bands[0]] - energy[30, bands[1]]) == pytest.approx(difference, abs=0.1)
+        powers = 10 ** (energy / 10)
+        assert float(10 * powers.sum(1).max().log10()) == pytest.approx(LOUDEST_DB, abs=0.1)
+    assert sketcher.continuation([low, high], sketcher.sketch([low], 96), 40).energy.shape == (40, BANDS)

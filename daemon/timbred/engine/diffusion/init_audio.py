@@ -37,17 +37,17 @@ SILENT_PEAK = 1e-5
 """Peak of init audio below which it is not amplified, because only its noise would be audible."""
 
 
-def match_init_level(order: RenderOrder, codec: MelVaeCodec) -> tuple[RenderOrder, float]:
-    """Bring the init audio of an order to the model's training level; returns the order and the factor.
+def match_init_level(order: RenderOrder, rate: int, trained_peak: float) -> tuple[RenderOrder, float]:
+    """Bring the init audio of an order to the peak of the training; returns the order and the factor.
 
-    For outpainting only the end that fits into a window determines the factor.
+    For outpainting only the end that fits into a window determines the factor. `rate` is in Hz.
     """
     if order.init_audio is None:
         return order, 1.0
     samples = np.frombuffer(order.init_audio.samples, dtype="<f4")
-    measured = samples[-int(order.window * codec.latent_layout.rate) :] if order.window else samples
+    measured = samples[-int(order.window * rate) * order.init_audio.channels :] if order.window else samples
     peak = float(np.abs(measured).max(initial=0.0))
-    gain = codec.analysis.peak / peak if peak > SILENT_PEAK else 1.0
+    gain = trained_peak / peak if peak > SILENT_PEAK else 1.0
     amplified = (samples * np.float32(gain)).astype("<f4").tobytes()
     return replace(order, init_audio=replace(order.init_audio, samples=amplified)), gain
 

@@ -130,7 +130,7 @@ class MelRendering(Rendering[MelVaeCodec]):
         codec, generators = self.codec, make_generators(order.seeds)
         guidance = self.conditioner.guidance_of(order)
         conditioning = repeat_conditioning(text_conditioning, len(order.seeds), guidance is not None)
-        order, init_gain = match_init_level(order, codec)
+        order, init_gain = match_init_level(order, codec.latent_layout.rate, codec.analysis.peak)
         outpainting = plan_outpainting(order, codec)
         if outpainting is None:
             noise = draw_order_noise(order, generators, codec.latent_layout).to(codec.device)

@@ -44,9 +44,17 @@ from timbred.engine.diffusion.generation import (
     draw_order_noise,
     make_sampler_state,
 )
-from timbred.engine.diffusion.init_audio import init_channels
+from timbred.engine.diffusion.init_audio import SILENT_PEAK, init_channels, match_init_level
 from timbred.engine.diffusion.rendering import Rendering
-from timbred.engine.diffusion.sampler import DiscreteSampling, InitLatents, make_generators
+from timbred.engine.diffusion.sampler import (
+    MIN_NOISE_LEVEL,
+    DiscreteSampling,
+    EulerSteps,
+    InitLatents,
+    LinearSteps,
+    PlannedSteps,
+    make_generators,
+)
 from timbred.engine.families.base import FamilySpec
 from timbred.engine.families.pocket_networks import (
     BandCodec,
@@ -54,8 +62,8 @@ from timbred.engine.families.pocket_networks import (
     Generator,
     PocketPipeline,
     SketchOutput,
-    SketchSampling,
     class_vector,
+    flow_times,
     load_pipeline,
     summarise_latents,
 )
@@ -78,9 +86,6 @@ from timbred.process_memory import RecentDict
 
 TRAINED_PEAK = 0.9
 """Peak of the sounds of the training, to which init audio is brought."""
-
-SILENT_PEAK = 1e-5
-"""Peak of init audio below which it is not amplified."""
 
 HEARD_SECONDS = 4.0
 """Beginning of a sound by which the ear compares it: longer ones delay the next order."""
@@ -169,6 +174,48 @@ class PocketCodec:
 
 def _decode_vectors(codec: BandCodec, vectors: Tensor) -> Tensor:
     return codec.decoder(vectors)
+
+
+class SketchSampling(DiscreteSampling):
+    """Rectified flow of a network that predicts the sound itself."""
+
+    def make_scheduler(self, name: str, config: dict[str, Any]) -> EulerSteps:
+        """Return the schedule of one job."""
+        del name, config
+        return EulerSteps()
+
+    def plan_steps(self, scheduler: EulerSteps, steps: int, strength: float | None) -> PlannedSteps:
+        """Set a schedule's steps; with `strength` (0 to 1), all of them are run, from that noise level on."""
+        level = 1.0 if strength is None else max(MIN_NOISE_LEVEL, strength)
+        scheduler.set_levels(flow_times(steps, level))
+        return PlannedSteps(0, steps)
+
+    def initial_latents(self, scheduler: EulerSteps, noise: Tensor) -> Tensor:
+        """Return unit noise, with which the flow begins."""
+        del scheduler
+        return noise
+
+    def add_noise(self, scheduler: EulerSteps, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+        """Return the mixture of latents and noise at a step."""
+        del scheduler
+        return (1.0 - timestep) * latents + timestep * noise
+
+    def network_input(self, scheduler: EulerSteps, latents: Tensor, timestep: Tensor) -> Tensor:
+        """Return the latents, which the network takes as they are."""
+        del scheduler, timestep
+        return latents
+
+    def linear_steps(self, scheduler: EulerSteps) -> LinearSteps | None:
+        """Return the steps as weighted sums of the latents and the predicted sound."""
+        kept = scheduler.levels[1:] / scheduler.levels[:-1]
+        return LinearSteps(torch.stack([kept, 1.0 - kept, torch.zeros_like(kept)], dim=1), scheduler.timesteps, False)
+
+    def predict_x0(
+        self, scheduler: EulerSteps, evaluation: int, latents: Tensor, network_input: Tensor, output: Tensor
+    ) -> Tensor:
+        """Return the network's output, which is the predicted sound."""
+        del scheduler, evaluation, latents, network_input
+        return output
 
 
 class PocketConditioner(Conditioner):
@@ -321,7 +368,7 @@ class PocketRendering(Rendering[PocketCodec]):
     def begin(self, order: RenderOrder, text_conditioning: Tensors) -> Generation:
         """Begin a generation, before its first step; `text_conditioning` is the text conditioning of one take."""
         generators = make_generators(order.seeds)
-        order, init_gain = _match_level(order)
+        order, init_gain = match_init_level(order, SAMPLE_RATE, TRAINED_PEAK)
         vectors = self.codec.latent_layout.shape(order.seconds, order.loop)[1]
         init_frames = None if order.init_audio is None else self._analyse(order, vectors)
         sketches = [self._sketch(order, seed, vectors * TOKEN_FRAMES, init_frames) for seed in _plan_seeds(order)]
@@ -374,48 +421,54 @@ class PocketRendering(Rendering[PocketCodec]):
             before = init_frames.before(known)
             note = heard_note(before)
             continued = self._mixed(
-                order, seed, lambda sound: self._sketcher.continuation(sound, before, frames - known), note
+                order, seed, lambda sounds: self._sketcher.continuation(sounds, before, frames - known), note
             )
             return join_frames(init_frames, continued, known)
         if init_frames is None or not regions:
-            return self._mixed(order, seed, lambda sound: self._sketcher.sketch(sound, frames, order.loop))
+            return self._mixed(order, seed, lambda sounds: self._sketcher.sketch(sounds, frames, order.loop))
         sketch, level, note = init_frames, loudest_level(init_frames.energy), heard_note(init_frames)
         for first, last in regions:
             part = replace(order, seconds=(last - first) * FRAME_SAMPLES / SAMPLE_RATE, loop=False)
-            made = self._mixed(part, seed, lambda sound, count=last - first: self._sketcher.sketch(sound, count), note)
+            made = self._mixed(
+                part, seed, lambda sounds, count=last - first: self._sketcher.sketch(sounds, count), note
+            )
             made = made.amplified(level - loudest_level(made.energy))
             sketch = join_frames(join_frames(sketch, made, first), sketch.after(last), last)
         return sketch
 
     def _mixed(
-        self, order: RenderOrder, seed: int, compose: Callable[[PocketSound], Frames], note: int | None = None
+        self, order: RenderOrder, seed: int, compose: Callable[[list[PocketSound]], Frames], note: int | None = None
     ) -> Frames:
         """Return the composed sketches of both prompts, mixed; `note` is for prompts without one."""
-        sketches = [compose(sound) for sound in self._plans(order, seed, note)]
+        sketches = [compose(sounds) for sounds in self._plans(order, seed, note)]
         return sketches[0] if len(sketches) == 1 else mix_frames(sketches[0], sketches[1], order.inputs.mix)
 
-    def _readings(self, inputs: PromptInputs) -> list[PromptReading]:
-        """Return how each prompt that is heard is understood."""
-        readings = [self.conditioner.read(inputs.prompt, inputs.weights)[1]] if inputs.mix < 1.0 else []
+    def _readings(self, inputs: PromptInputs) -> list[list[PromptReading]]:
+        """Return how each prompt that is heard is understood: its parts that name sounds of their own."""
+        prompts = [(inputs.prompt, inputs.weights)] if inputs.mix < 1.0 else []
         if inputs.prompt2 and inputs.mix > 0.0:
-            readings.append(self.conditioner.read(inputs.prompt2)[1])
-        return readings
+            prompts.append((inputs.prompt2, ()))
+        return [
+            [self.conditioner.read(part, weights)[1] for part in self._planner.split_layers(prompt)]
+            for prompt, weights in prompts
+        ]
 
     def _knows(self, order: RenderOrder) -> float:
-        """Return how much of the prompts the model knows, 0 to 1, by their shares."""
-        shares = [self._planner.knows(reading) for reading in self._readings(order.inputs)]
+        """Return how much of the prompts the model knows, 0 to 1, by their shares; of a prompt, the least of a part."""
+        shares = [min(map(self._planner.knows, parts)) for parts in self._readings(order.inputs)]
         return shares[0] if len(shares) == 1 else (1 - order.inputs.mix) * shares[0] + order.inputs.mix * shares[1]
 
-    def _plans(self, order: RenderOrder, seed: int, heard: int | None) -> list[PocketSound]:
-        """Return the plan of each prompt that is heard.
+    def _plans(self, order: RenderOrder, seed: int, heard: int | None) -> list[list[PocketSound]]:
+        """Return the plans of the sounds of each prompt that is heard.
 
         Where one names no note, it takes that of the other, or the note of what it joins.
         """
         inputs, readings = order.inputs, self._readings(order.inputs)
-        note = next((note for reading in readings if (note := named_note(reading.words)) is not None), heard)
+        words = [reading.words for parts in readings for reading in parts]
+        note = next((note for part in words if (note := named_note(part)) is not None), heard)
         negative = self.conditioner.read(inputs.negative)[1] if inputs.negative.strip() else None
-        request = PlanRequest(order.seconds, seed, inputs.bpm or None, order.loop, note, negative)
-        return [self._planner.plan(reading, request) for reading in readings]
+        request = PlanRequest(order.seconds, seed, inputs.bpm or None, order.loop, note, negative=negative)
+        return [self._planner.plan_layers(parts, request) for parts in readings]
 
     def _analyse(self, order: RenderOrder, vectors: int) -> Frames:
         """Return the bands of the init audio, padded with silence or truncated to a number of vectors."""
@@ -474,18 +527,6 @@ class PocketRendering(Rendering[PocketCodec]):
 def _plan_seeds(order: RenderOrder) -> tuple[int, ...]:
     """Return the seed of what each take's prompt leaves open: that of another take whose noise is used, if any."""
     return order.seeds if order.noise is None else (order.noise.seed,) * len(order.seeds)
-
-
-def _match_level(order: RenderOrder) -> tuple[RenderOrder, float]:
-    """Bring the init audio of an order to the level of the training; returns the order and the factor."""
-    if order.init_audio is None:
-        return order, 1.0
-    samples = np.frombuffer(order.init_audio.samples, dtype="<f4")
-    measured = samples[-int(order.window * SAMPLE_RATE) * order.init_audio.channels :] if order.window else samples
-    peak = float(np.abs(measured).max(initial=0.0))
-    gain = TRAINED_PEAK / peak if peak > SILENT_PEAK else 1.0
-    amplified = (samples * np.float32(gain)).astype("<f4").tobytes()
-    return replace(order, init_audio=replace(order.init_audio, samples=amplified)), gain
 
 
 def _at_trained_level(sound: Tensor) -> Tensor:

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from timbred.engine.codecs.bands import CENTRES, EDGES, HALF_WIDTHS
-from timbred.engine.diffusion.sampler import MIN_NOISE_LEVEL, DiscreteSampling, EulerSteps, LinearSteps, PlannedSteps
 from timbred.engine.families.pocket_sketch import StoredBank
 from timbred.errors import ModelError, first_line
 from timbred.models.pocket import (
@@ -374,48 +373,6 @@ def flow_times(steps: int, level: float = 1.0) -> list[float]:
 
 EAR_CLASSES = {"kind": 0.6, "form": 0.15, "note": 0.25}
 """Classes of `Vocabulary.choices` by which sounds are compared, with their weights in a similarity."""
-
-
-class SketchSampling(DiscreteSampling):
-    """Rectified flow of a network that predicts the sound itself."""
-
-    def make_scheduler(self, name: str, config: dict[str, Any]) -> EulerSteps:
-        """Return the schedule of one job."""
-        del name, config
-        return EulerSteps()
-
-    def plan_steps(self, scheduler: EulerSteps, steps: int, strength: float | None) -> PlannedSteps:
-        """Set a schedule's steps; with `strength` (0 to 1), all of them are run, from that noise level on."""
-        level = 1.0 if strength is None else max(MIN_NOISE_LEVEL, strength)
-        scheduler.set_levels(flow_times(steps, level))
-        return PlannedSteps(0, steps)
-
-    def initial_latents(self, scheduler: EulerSteps, noise: Tensor) -> Tensor:
-        """Return unit noise, with which the flow begins."""
-        del scheduler
-        return noise
-
-    def add_noise(self, scheduler: EulerSteps, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
-        """Return the mixture of latents and noise at a step."""
-        del scheduler
-        return (1.0 - timestep) * latents + timestep * noise
-
-    def network_input(self, scheduler: EulerSteps, latents: Tensor, timestep: Tensor) -> Tensor:
-        """Return the latents, which the network takes as they are."""
-        del scheduler, timestep
-        return latents
-
-    def linear_steps(self, scheduler: EulerSteps) -> LinearSteps | None:
-        """Return the steps as weighted sums of the latents and the predicted sound."""
-        kept = scheduler.levels[1:] / scheduler.levels[:-1]
-        return LinearSteps(torch.stack([kept, 1.0 - kept, torch.zeros_like(kept)], dim=1), scheduler.timesteps, False)
-
-    def predict_x0(
-        self, scheduler: EulerSteps, evaluation: int, latents: Tensor, network_input: Tensor, output: Tensor
-    ) -> Tensor:
-        """Return the network's output, which is the predicted sound."""
-        del scheduler, evaluation, latents, network_input
-        return output
 
 
 class Ear(nn.Module):

@@ -7,6 +7,7 @@ with the seed.
 
 import dataclasses
 import itertools
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,6 +71,14 @@ or space, which the plan applies itself."""
 
 RELEASED_SHARE = 0.92
 """Part of a sound after which its note is released; a loop's is held to its end."""
+
+LAYER_SEPARATOR = re.compile(
+    r"(\s+(?:and|with|in|over|plus|on|under|behind|against|beneath)\s+|\s*[,;+&]\s+)", re.IGNORECASE
+)
+"""Separators of the sounds of a prompt that asks for several at once."""
+
+MAX_LAYERS = 4
+"""Sounds at once of one prompt; further ones are not heard."""
 
 LIKELY_KINDS = 3
 """Kinds whose probabilities count for how much of a prompt the model knows."""
@@ -156,6 +165,7 @@ class PlanRequest:
         bpm: tempo of loops and arpeggios; None for the prompt's.
         loop: True for a sound whose end meets its start.
         note: MIDI note of a prompt that names none; None for any.
+        root: pitch class of a prompt that names no note, 0 (c) to 11; None for any.
         negative: what the sound must not have; None for nothing.
     """
 
@@ -164,6 +174,7 @@ class PlanRequest:
     bpm: float | None = None
     loop: bool = False
     note: int | None = None
+    root: int | None = None
     negative: PromptReading | None = None
 
     @property
@@ -246,6 +257,44 @@ class Planner:
             if entry.sound.recipe is not None:
                 self._synthesised.setdefault(entry.sound.kind, []).append(index)
                 self._peculiarity[index] = read_recipe(entry.sound.recipe).peculiarity
+
+    def split_layers(self, prompt: str) -> list[str]:
+        """Return the parts of a prompt that name sounds of their own; the whole prompt if there is one.
+
+        "A piano in the rain, with reverb" has the parts "A piano, with reverb" and "the rain, with reverb": what
+        follows the last sound is said of all. Drums beside a drum loop belong to it.
+        """
+        pieces = LAYER_SEPARATOR.split(prompt)
+        whole, layers, found, rest = set(self._named.find(read_words(prompt))), list[str](), set[str](), ""
+        for separator, piece in zip(["", *pieces[1::2]], pieces[::2], strict=True):
+            kinds = set(self._named.find(read_words(piece)))
+            is_own = bool(kinds) and kinds <= whole and not kinds & found
+            if "drum loop" in found:
+                is_own = is_own and not kinds & self._keys.keys()
+            if not is_own:
+                rest += separator + piece
+            elif not layers:
+                layers, rest = [rest + separator + piece], ""
+            else:
+                layers, rest = [*layers[:-1], layers[-1] + rest, piece], ""
+            found |= kinds if is_own else set()
+        return [layer + rest for layer in layers[:MAX_LAYERS]] if len(layers) > 1 else [prompt]
+
+    def plan_layers(self, readings: Sequence[PromptReading], request: PlanRequest) -> list[PocketSound]:
+        """Return the descriptions of the sounds that are heard at once.
+
+        A tempo holds for all of them, and so does a note that the last part names, as in "violin and flute c4".
+        Otherwise parts without a note take the root of the first tone.
+        """
+        notes = [named_note(reading.words) for reading in readings]
+        named = next((note for note in notes if note is not None), None)
+        bpm = request.bpm or next((bpm for reading in readings if (bpm := tempo_of(reading.words)) is not None), None)
+        common = dataclasses.replace(request, bpm=bpm, note=request.note if named is None else notes[-1])
+        root, sounds = named, list[PocketSound]()
+        for reading in readings:
+            sounds.append(self.plan(reading, dataclasses.replace(common, root=None if root is None else root % 12)))
+            root = sounds[-1].note if root is None else root
+        return sounds
 
     def plan(self, reading: PromptReading, request: PlanRequest) -> PocketSound:
         """Return the description of a prompt's sound."""
@@ -371,7 +420,7 @@ class Planner:
             form = "note"
         elif form == "note" and not is_noted and _names_chord(words):
             form = "chord"
-        note = note_of(words, row, int(reading.chances["register"].argmax()) - 1, random, request.note)
+        note = note_of(words, row, int(reading.chances["register"].argmax()) - 1, random, request)
         common: dict[str, Any] = {
             "source": "font",
             "kind": row.kind,
@@ -447,8 +496,10 @@ class Planner:
         likeness = likeness - PLAIN_PREFERENCE * self._peculiarity[entries]
         best = np.argsort(-likeness, kind="stable")[: min(ALIKE_ENTRIES, len(entries))]
         sound = self._entries[entries[int(best[int(random.integers(len(best)))])]].sound
-        named = named_note(reading.words, request.note)
-        note = sound.note if sound.note is None or named is None else named
+        named, note = named_note(reading.words, request.note), sound.note
+        if note is not None and named is None and request.root is not None:
+            named = note + (request.root - note + 5) % 12 - 5  # the nearest one
+        note = note if note is None or named is None else named
         return dataclasses.replace(sound, seconds=request.seconds, note=note)
 
 
@@ -478,11 +529,11 @@ def note_of(
     row: Instrument,
     register: int,
     random: np.random.Generator,
-    default: int | None = None,
+    request: PlanRequest,
 ) -> int:
     """Return the named note; of a named root, or without a name, one in the middle of the instrument's register.
 
-    Without a name, it is the default if there is one.
+    Without a name, it is the request's note if there is one, in an octave that the instrument has, or of its root.
     """
     low, high = row.low, row.high
     named = named_note(words)
@@ -490,8 +541,10 @@ def note_of(
         return named
     middle = low + (high - low) * (0.5 + 0.32 * register)
     root = next((word.pitch_class for word in words if word.pitch_class is not None), None)
-    if root is None and default is not None:
-        return default
+    if root is None and request.note is not None:
+        octaves = math.ceil(max(low - request.note, 0) / 12) - math.ceil(max(request.note - high, 0) / 12)
+        return request.note + 12 * octaves
+    root = request.root if root is None else root
     if root is None:
         return int(np.clip(round(middle + random.uniform(-4, 4)), low, high))
     candidates = [note for note in range(low, high + 1) if note % 12 == root]

@@ -5,7 +5,7 @@ the effects are applied.
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -80,6 +80,9 @@ END_FADE_FRAMES, END_FADE_DB = 8, 60.0
 
 NOTE_CELLS, LOWEST_PARTIAL, TONAL_SHARE = 6, 16.0, 0.5
 """Cells of a semitone, hertz of the lowest cell, and least share of a note's partials in the tonal energy."""
+BEHIND_DB = -10.0
+"""Level of a texture that is heard together with tones, hits or loops."""
+
 LOUDEST_DB = -3.0
 """Power of the loudest frame of a sketch; that of sounds with a peak of 0.9."""
 
@@ -257,31 +260,38 @@ class Sketcher:
             else:
                 self._textures[sound.bank, sound.program] = index
 
-    def sketch(self, sound: PocketSound, frames: int, loop: bool = False) -> Frames:
-        """Compose a described sound of some frames; with `loop`, these frames are exactly its length.
+    def sketch(self, sounds: Sequence[PocketSound], frames: int, loop: bool = False) -> Frames:
+        """Compose described sounds of some frames, heard at once; with `loop`, these frames are exactly their length.
 
         What lies beyond the end of a loop is added from its beginning on, which follows the end.
         """
+        composed = _layered(sounds, [self._layer(sound, frames, loop) for sound in sounds])
+        return composed if loop else _faded(composed)
+
+    def _layer(self, sound: PocketSound, frames: int, loop: bool) -> Frames:
+        """Compose one described sound."""
         wrap = loop or sound.form == "loop"
         rate = frames / sound.seconds if loop else FRAMES_A_SECOND
         count = min(frames, max(1, round(sound.seconds * rate))) if wrap else frames
         skipped = frozenset[str]({"fade in"} if wrap else ())
         composed = self._with_effects(self._compose(sound, count, rate, wrap).frames(), sound, wrap, skipped)
-        repeated = Frames(*(part[torch.arange(frames) % count] for part in vars(composed).values()))
-        return repeated if loop else _faded(repeated)
+        return Frames(*(part[torch.arange(frames) % count] for part in vars(composed).values()))
 
-    def continuation(self, sound: PocketSound, before: Frames, frames: int) -> Frames:
-        """Compose some frames of a described sound after those of another sound, at its level.
+    def continuation(self, sounds: Sequence[PocketSound], before: Frames, frames: int) -> Frames:
+        """Compose some frames of described sounds, heard at once, after those of another sound, at its level.
 
-        A sound that has faded away there begins again, at the level of the loudest frame before.
+        A sound that has faded away there begins again. If all have, the level is that of the loudest frame before.
         """
-        first = len(before.energy)
-        later = self._compose(sound, frames, FRAMES_A_SECOND, False, first)
-        start = self._compose(sound, frames, FRAMES_A_SECOND, False)
-        is_over = float(later.power.sum(1).max()) < FADED_POWER * float(start.power.sum(1).max())
-        composed = (start if is_over else later).frames()
-        composed = self._with_effects(composed, sound, False, frozenset({"fade in", "backwards"}))
-        if is_over:
+        first, layers, are_over = len(before.energy), list[Frames](), True
+        for sound in sounds:
+            later = self._compose(sound, frames, FRAMES_A_SECOND, False, first)
+            start = self._compose(sound, frames, FRAMES_A_SECOND, False)
+            is_over = float(later.power.sum(1).max()) < FADED_POWER * float(start.power.sum(1).max())
+            are_over = are_over and is_over
+            skipped = frozenset({"fade in", "backwards"})
+            layers.append(self._with_effects((start if is_over else later).frames(), sound, False, skipped))
+        composed = _layered(sounds, layers)
+        if are_over:
             level = loudest_level(before.energy) - loudest_level(composed.energy)
         else:
             level = mean_level(before.energy[-LEVEL_FRAMES:]) - mean_level(composed.energy[:LEVEL_FRAMES])
@@ -383,6 +393,17 @@ class Sketcher:
         gains = loudness * 10 ** (-fall * after / 10)
         event = Mixture.of(stored).taken(indices, gains).transposed(semitones + sound.transposition)
         return event.tilted(TILT_DB_AN_OCTAVE * (velocity - USUAL_VELOCITY)) if own else event
+
+
+def _layered(sounds: Sequence[PocketSound], layers: Sequence[Frames]) -> Frames:
+    """Return the sum of sounds, in which textures are behind the others."""
+    if len(layers) == 1:
+        return layers[0]
+    are_behind = [sound.form == "texture" for sound in sounds]
+    mixture = Mixture.silent(len(layers[0].energy))
+    for frames, is_behind in zip(layers, are_behind, strict=True):
+        mixture.add(Mixture.of(frames.amplified(BEHIND_DB) if is_behind and not all(are_behind) else frames), 0, False)
+    return mixture.frames()
 
 
 def _faded(frames: Frames) -> Frames:
