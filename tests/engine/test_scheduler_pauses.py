@@ -1,6 +1,8 @@
 """The engine rests for a render loop: how long, and that it does so after each of its steps."""
 
 import queue
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from timbred.engine.batching import MAX_PAUSE_S, yield_duration
 from timbred.engine.scheduler import EngineScheduler
 from timbred.ipc import engine_messages
 
+ROOT = Path(__file__).parents[2]
 FINITE: dict[str, Any] = {"allow_nan": False, "allow_infinity": False}
 
 
@@ -87,3 +90,37 @@ def test_engine_scheduler_pauses_after_each_step_and_only_when_set(
         assert all(rest * 60 == pytest.approx(round(rest * 60)) and rest > 0 for rest in rests)
     else:
         assert rests == []
+
+
+FIRST_RENDER = """
+import sys
+import torch
+from tests.engine.test_scheduler_pauses import FakeLink
+from timbred.engine import device, scheduler
+from timbred.ipc.engine_messages import LoadModel, ModelLoaded, ModelSource, PromptInputs, RenderJob, RenderOrder
+from timbred.models.registry import pocket_folder
+
+class Link(FakeLink):
+    def send(self, message, *payload):
+        super().send(message, *payload)
+        if isinstance(message, ModelLoaded):
+            before.update(sys.modules)
+            self.inbox.put(RenderJob(job=1, model=source, order=order))
+
+before, link, source = set(), Link(), ModelSource(name="pocket", folder=str(pocket_folder()))
+scheduler.DaemonLink = lambda *_: link
+order = RenderOrder(
+    inputs=PromptInputs(prompt="kick"), seconds=0.3, steps=4, guidance=1.0, eta=0.0, scheduler="flow-euler", seeds=(1,)
+)
+link.inbox.put(LoadModel(model=source))
+scheduler.EngineScheduler(device.ComputeDevice(torch.device("cpu"), "CPU", torch.float32), "", "", 1.0).run()
+assert link.sent[-1] == "JobRendered", link.sent
+print(sorted(set(sys.modules) - before))
+"""
+
+
+def test_engine_scheduler_imports_nothing_during_the_first_render() -> None:
+    """PyTorch's compiler, for instance, takes a second of it."""
+    command = [sys.executable, "-c", FIRST_RENDER]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"

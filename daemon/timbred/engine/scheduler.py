@@ -231,12 +231,12 @@ class EngineScheduler:
             active = self._active_ranks()
             idle = not active and self.embedder.next(active) is None
             try:
-                timeout = LOAD_PROGRESS_INTERVAL_S if self.jobs else self.upkeep.due_in_s
-                message = self.link.inbox.get(block=idle, timeout=timeout)
+                waits = LOAD_PROGRESS_INTERVAL_S if self.jobs else self.upkeep.due_in_s, self.embedder.due_in_s
+                message = self.link.inbox.get(idle, min((wait for wait in waits if wait is not None), default=None))
             except queue.Empty:
                 if not idle:
                     return True
-                if not self.jobs:
+                if not self.jobs and self.upkeep.due_in_s == 0.0:
                     self.upkeep.tidy()
                 self._report_load_progress()
                 self._drop_cancelled()
@@ -326,10 +326,11 @@ class EngineScheduler:
     @contextmanager
     def _kernels(self, job: EngineJob) -> Generator[None]:
         """Select the kernels of a job: deterministic ones on one thread for `exact`."""
-        exact = job.render.order.exact
-        if exact:
-            self._use_threads(1)
-        torch.use_deterministic_algorithms(exact)
+        if not job.render.order.exact:
+            yield
+            return
+        self._use_threads(1)
+        torch.use_deterministic_algorithms(True)  # importing torch's compiler, which takes a second
         try:
             yield
         finally:
@@ -375,13 +376,8 @@ class EngineScheduler:
         exact = batch[0].render.order.exact
         workload = (batch[0].candidate().group, sum(job.candidate().rows for job in batch))
         tunes = not exact and not self.models.loader.is_busy and not self.models.compile_queue.is_busy
-        threads = (
-            self.thread_tuner.choose_threads(workload)
-            if tunes
-            else 1
-            if exact
-            else self.thread_tuner.threads_beside_other_work()
-        )
+        otherwise = 1 if exact else self.thread_tuner.threads_beside_other_work()
+        threads = self.thread_tuner.choose_threads(workload) if tunes else otherwise
         self._use_threads(threads)
         began = time.perf_counter()
         try:

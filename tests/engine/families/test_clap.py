@@ -22,7 +22,15 @@ from timbred.engine import device
 from timbred.engine import scheduler as engine_module
 from timbred.engine.diffusion.generation import Embeddings, RenderedSounds
 from timbred.engine.families import clap as clap_module
-from timbred.engine.families.clap import Clap, EmbeddingTask, TakeEmbedder, load_clap, mix_to_mono, split_excerpts
+from timbred.engine.families.clap import (
+    INDEX_DELAY_S,
+    Clap,
+    EmbeddingTask,
+    TakeEmbedder,
+    load_clap,
+    mix_to_mono,
+    split_excerpts,
+)
 from timbred.engine.families.component_loader import SharedComponents
 from timbred.engine.memory.device_memory import DeviceMemory
 from timbred.engine.model_manager import ModelManager
@@ -250,9 +258,14 @@ def test_take_embedder_embeds_one_take_at_a_time_and_ranks_them() -> None:
 
 
 def test_take_embedder_indexes_takes_while_nothing_is_rendered() -> None:
-    clap = StubClap()
-    embedder = TakeEmbedder(Choice(clap))
+    clap, clock = StubClap(), [10.0]
+    embedder = TakeEmbedder(Choice(clap), lambda: clock[0])
+    assert embedder.due_in_s is None
     embedder.add(task(1, values=(0.5,)))
+    assert embedder.step([]) is None, "the next request may be on its way"
+    assert embedder.due_in_s == pytest.approx(INDEX_DELAY_S)
+    clock[0] += INDEX_DELAY_S
+    assert embedder.due_in_s == 0.0
     assert embedder.step([2]) is None
     assert clap.count == 0
     assert embedder.next([]) is not None
@@ -296,7 +309,7 @@ def test_take_embedder_drops_takes_of_a_job_that_has_ended() -> None:
     assert embedder.is_ranking
     embedder.drop_ranking(1)
     assert not embedder.is_ranking
-    assert embedder.next([]) is not None, "takes that are sent stay"
+    assert embedder.due_in_s is not None, "takes that are sent stay"
 
 
 @pytest.mark.parametrize("clap", [None, StubClap(fails=True)])

@@ -7,7 +7,8 @@ can embed the takes of every model. `TakeEmbedder` orders that work: one take at
 import hashlib
 import logging
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -38,8 +39,12 @@ MAX_EXCERPTS = 4
 PUBLISHED_RATE_HZ, PUBLISHED_BANDS = 48_000, 64
 """Audio side of the published CLAPs, which know sounds of all kinds; another one is trained for its own model."""
 
-MAX_PENDING_BYTES = 256_000_000
+MAX_PENDING_BYTES = 48_000_000
 """Bytes of takes that wait to be embedded until the engine is idle."""
+
+INDEX_DELAY_S = 0.3
+"""Seconds after a job in which takes that are only indexed aren't embedded: the same cores write its file, and the next
+request may be on its way."""
 
 
 class Clap:
@@ -300,16 +305,19 @@ class TakeEmbedder:
     """The takes that wait to be embedded; embeds one at a time.
 
     Takes that are to be ranked come first, unless a more urgent job is rendered. Takes that are only indexed wait until
-    no job is rendered, or until they fill `MAX_PENDING_BYTES`.
+    no job has been rendered for `INDEX_DELAY_S`, or until they fill `MAX_PENDING_BYTES`.
     """
 
-    def __init__(self, choice: ClapChoice) -> None:
+    def __init__(self, choice: ClapChoice, clock: Callable[[], float] = time.monotonic) -> None:
         self._choice = choice
+        self._clock = clock
+        self._indexed_from = 0.0
         self._tasks: list[EmbeddingTask] = []
 
     def add(self, task: EmbeddingTask) -> None:
-        """Add the takes of a job."""
+        """Add the takes of a job, which has ended now unless they are to be ranked."""
         self._tasks.append(task)
+        self._indexed_from = self._clock() + INDEX_DELAY_S
 
     def drop_ranking(self, job: int) -> None:
         """Drop the takes of a job that no longer waits to have them ranked."""
@@ -335,9 +343,14 @@ class TakeEmbedder:
                 return first
         indexed = [task for task in due if not task.ranks]
         pending_bytes = sum(task.sounds.waveforms.nbytes for task in indexed)
-        if indexed and ((not active_ranks and not ranking) or pending_bytes > MAX_PENDING_BYTES):
-            return indexed[0]
-        return None
+        is_quiet = not active_ranks and not ranking and self._clock() >= self._indexed_from
+        return indexed[0] if indexed and (is_quiet or pending_bytes > MAX_PENDING_BYTES) else None
+
+    @property
+    def due_in_s(self) -> float | None:
+        """Seconds until a take is embedded if no job is rendered; None if none waits for that."""
+        waits = any(not task.is_waiting for task in self._tasks)
+        return max(0.0, self._indexed_from - self._clock()) if waits else None
 
     def step(self, active_ranks: Sequence[int]) -> EmbeddingTask | None:
         """Embed the take that is due, if any; returns its task if that has ended, complete or not."""

@@ -85,8 +85,21 @@ class TextSide(nn.Module):
         words = self.read(torch.cat((embedded[..., 0, :], rest, features), -1)) + self.places[: pieces.shape[1]]
         states = self.layers(words, src_key_padding_mask=~mask)
         queries = self.queries.expand(len(pieces), -1, -1)
-        pooled, _ = self.attend(queries, states, states, key_padding_mask=~mask, need_weights=False)
-        return self.norm(self.join(pooled.flatten(1)))
+        return self.norm(self.join(self._pool(queries, states, mask).flatten(1)))
+
+    def _pool(self, queries: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+        """Return the attention of queries to words, (prompts, queries, width).
+
+        `nn.MultiheadAttention` imports sympy to check a mask, which delays the first sound by half a second.
+        """
+        sources = (queries, states, states)
+        weights, biases = self.attend.in_proj_weight.chunk(3), self.attend.in_proj_bias.chunk(3)
+        heads = [
+            nn.functional.linear(source, weight, bias).unflatten(-1, (self.sizes.heads, -1)).transpose(1, 2)
+            for source, weight, bias in zip(sources, weights, biases, strict=True)
+        ]
+        pooled = nn.functional.scaled_dot_product_attention(*heads, attn_mask=mask[:, None, None])
+        return self.attend.out_proj(pooled.transpose(1, 2).flatten(2))
 
     def condition(self, vectors: Tensor) -> Tensor:
         """Return (prompts, condition): the vector, its predicted classes, and the bands of its note's partials.
