@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from timbred.engine.batching import RETRIAL_INTERVAL_STEPS, TRIAL_STEPS, ThreadTuner
+from timbred.engine.batching import MAX_TRIED_S, RETRIAL_INTERVAL_STEPS, TRIAL_STEPS, ThreadTuner
 
 
 def used(choice: ThreadTuner, seconds: Callable[[int], float], steps: int) -> list[int]:
@@ -44,6 +44,11 @@ def test_thread_tuner_does_not_count_the_cost_of_changing():
         choice.record("work", count, 0.03 / count + (0.1 if count != last else 0.0))
         last = count
     assert choice.choose_threads("work") == 2
+
+
+def test_thread_tuner_does_not_try_long_work_on_one_thread():
+    assert set(used(ThreadTuner(2), lambda count: 2 * MAX_TRIED_S / count + 0.01, 200)) == {2}
+    assert set(used(ThreadTuner(2), lambda count: 2 * MAX_TRIED_S / count - 0.01, 200)) == {1, 2}
 
 
 def test_thread_tuner_has_no_choice_on_one_core():

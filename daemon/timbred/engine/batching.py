@@ -201,6 +201,9 @@ RETRIAL_INTERVAL_STEPS = 48
 TRIAL_STEPS = 2
 """Steps of a trial; only the last one counts, because changing the number of threads costs time."""
 
+MAX_TRIED_S = 0.25
+"""Seconds of a step with all threads above which one thread isn't tried: the trial would be heard as a delay."""
+
 _NEWEST_TIMING_WEIGHT = 0.4
 """Weight of the newest measurement in the mean of a thread count."""
 
@@ -209,10 +212,11 @@ _NEWEST_TIMING_WEIGHT = 0.4
 class ThreadTuner:
     """Chooses one thread or `max_threads` for each kind of work by measured seconds.
 
-    A single slow step is ignored, because other processes may have caused it; two in a row count.
+    Work is a step, or the decoding of a sound. A single slow step is ignored, because other processes may have caused
+    it; two in a row count.
 
     >>> tuner = ThreadTuner(2)
-    >>> for seconds in (0.03, 0.03, 0.09, 0.09): tuner.record("work", tuner.choose_threads("work"), seconds)
+    >>> for seconds in (0.09, 0.09, 0.03, 0.03): tuner.record("work", tuner.choose_threads("work"), seconds)
     >>> tuner.choose_threads("work")
     1
     """
@@ -239,9 +243,11 @@ class ThreadTuner:
             return 1
         if work in self._trial:
             return self._trial[work][0]
-        for candidate in (1, self.max_threads):
-            if (work, candidate) not in self._seconds:
-                return self._begin_trial(work, candidate)
+        with_all = self._seconds.get((work, self.max_threads))
+        if with_all is None:
+            return self._begin_trial(work, self.max_threads)
+        if (work, 1) not in self._seconds:
+            return self.max_threads if with_all > MAX_TRIED_S else self._begin_trial(work, 1)
         best = min((1, self.max_threads), key=lambda count: self._seconds[work, count])
         self._steps += 1
         if self._steps % RETRIAL_INTERVAL_STEPS == 0:

@@ -324,17 +324,28 @@ class EngineScheduler:
             self.link.send(engine_messages.TextRead(job=job.number, **asdict(text)))
 
     @contextmanager
-    def _kernels(self, job: EngineJob) -> Generator[None]:
-        """Select the kernels of a job: deterministic ones on one thread for `exact`."""
-        if not job.render.order.exact:
-            yield
-            return
-        self._use_threads(1)
-        torch.use_deterministic_algorithms(True)  # importing torch's compiler, which takes a second
+    def _kernels(self, job: EngineJob, work: object = None) -> Generator[None]:
+        """Select the kernels of a job: deterministic ones on one thread for `exact`.
+
+        For a kind of `work`, the number of threads with which it is fastest is used, and its duration is measured.
+        """
+        exact, threads = job.render.order.exact, 0
+        if exact:
+            self._use_threads(1)
+            torch.use_deterministic_algorithms(True)  # imports torch's compiler, which takes a second
+        elif work is not None and (self.models.loader.is_busy or self.models.compile_queue.is_busy):
+            self._use_threads(self.thread_tuner.threads_beside_other_work())
+        elif work is not None:
+            threads = self.thread_tuner.choose_threads(work)
+            self._use_threads(threads)
+        began = time.perf_counter()
         try:
             yield
         finally:
-            torch.use_deterministic_algorithms(False)
+            if exact:
+                torch.use_deterministic_algorithms(False)
+        if threads:
+            self.thread_tuner.record(work, threads, time.perf_counter() - began)
 
     def _report_load_progress(self) -> None:
         """Send the progress of loads that jobs wait for, where it changed."""
@@ -373,23 +384,15 @@ class EngineScheduler:
 
     def _step_batch(self, batch: list[EngineJob]) -> None:
         model = self.models.resident[batch[0].model_name]
-        exact = batch[0].render.order.exact
         workload = (batch[0].candidate().group, sum(job.candidate().rows for job in batch))
-        tunes = not exact and not self.models.loader.is_busy and not self.models.compile_queue.is_busy
-        otherwise = 1 if exact else self.thread_tuner.threads_beside_other_work()
-        threads = self.thread_tuner.choose_threads(workload) if tunes else otherwise
-        self._use_threads(threads)
-        began = time.perf_counter()
         try:
-            with self._kernels(batch[0]), self.models.load_pacer.step():
+            with self._kernels(batch[0], workload), self.models.load_pacer.step():
                 model.advance(
                     [job.generation for job in batch if job.generation is not None], self._may_run_at_once(batch)
                 )
         except Exception as error:  # noqa: BLE001  a model's error must not end the process or other jobs
             self._retry_one_by_one(batch, error)
             return
-        if tunes:
-            self.thread_tuner.record(workload, threads, time.perf_counter() - began)
         for job in batch:
             self._report_step(job)
             generation = job.generation
@@ -501,7 +504,7 @@ class EngineScheduler:
             self._begin_stream(job, generation, model)
             return
         try:
-            with self._kernels(job):
+            with self._kernels(job, ("decode", job.workload)):
                 job.rendered.append(model.decode(generation))
             if len(job.rendered) < len(job.orders):
                 job.finished_steps += generation.steps

@@ -65,12 +65,16 @@ class FamilySpec:
     load: Callable[[Path, str, Callable[[float], None]], Any] | None = None
 
 
-def warm_up_order(shapes: Shapes, layout: Layout, scheduler: str) -> RenderOrder:
-    """Return a warm-up order for which the network is called with inputs of these shapes."""
-    rows, _, length, *_ = shapes[0].size
+WARM_UP_SECONDS = 0.1
+"""Length of the warm-up render of a model whose network has no shapes to be compiled for."""
+
+
+def warm_up_order(shapes: Shapes | None, layout: Layout, scheduler: str) -> RenderOrder:
+    """Return a warm-up order for which the network is called with inputs of these shapes, or a short one."""
+    rows, length = (1, 0) if shapes is None else (shapes[0].size[0], shapes[0].size[2])
     return RenderOrder(
         inputs=PromptInputs(prompt="rehearsal"),
-        seconds=length * layout.samples_per_row / layout.rate,
+        seconds=length * layout.samples_per_row / layout.rate or WARM_UP_SECONDS,
         steps=WARM_UP_STEPS,
         guidance=1.0 if rows == 1 else 2.0,
         eta=0.0,
@@ -133,10 +137,11 @@ class LatentDiffusion:
     def warm_up(self) -> None:
         """Render with the shapes of earlier runs in a few steps, to pay one-time costs before the first request.
 
+        A network that has no weights renders a short sound; one that has is not run without shapes, which takes long.
         For CPUs; other models may use shared components at the same time.
         """
         shapes = self.denoiser.compiled_calls.latest_shapes
-        if shapes is None:
+        if shapes is None and next(self.denoiser.network.parameters(), None) is not None:
             return
         self.stages.compile_queue.wait(LATEST_RANK, COMPILED_CALLS_TIMEOUT_S)
         scheduler = self.spec.facts.schedulers[0]

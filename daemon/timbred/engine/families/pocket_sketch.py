@@ -51,10 +51,22 @@ TILT_DB_AN_OCTAVE = 0.02
 """Change of an instrument's spectrum above TILT_HERTZ by each step of the velocity from the usual one: soft notes are
 darker."""
 
+TAIL_SECONDS = 0.4
+"""Length of what is heard of a note after its release."""
+
 RELEASE_DB_A_SECOND = 220.0
 DAMPING_DB_A_SECOND = 110.0
 SHORT_SHARE, SHORT_FALL_DB = 0.35, 40.0
 """Part of its audible frames after which a short sound has fallen by so many decibels more."""
+
+CUT_FRAMES = 8
+"""Frames at the end of a stored sound in which the windows of its analysis reach beyond it."""
+
+ENDED_DB = 60.0
+"""Level below the maximum under which a stored sound has ended by itself."""
+
+LEAST_DECAY_DB_A_SECOND = 3.0
+"""Decay of a band of a struck sound after its stored frames."""
 
 LONG_FACTOR, ATTACK_FRAMES = 1.8, 10
 """Factor of the decay of a long sound after its first frames."""
@@ -366,6 +378,8 @@ class Sketcher:
         is_tone = own and not sound.drums
         held = is_tone and self._held.get((sound.bank, sound.program), False)
         gate_frames = gate_frames if is_tone else length
+        if own and not held and sound.form != "texture" and sound.length >= 0:
+            stored = decaying(stored, min(length, gate_frames + round(TAIL_SECONDS * FRAMES_A_SECOND)))
         count = len(stored.energy)
         span = (int(SUSTAIN_FIRST * count), int(SUSTAIN_LAST * count)) if held else None
         if not own and sound.kind in STRETCHED_KINDS:
@@ -375,7 +389,7 @@ class Sketcher:
             indices = (
                 circular(span, length)
                 if endless
-                else lengthened(span, count, min(length, gate_frames + round(0.4 * FRAMES_A_SECOND)))
+                else lengthened(span, count, min(length, gate_frames + round(TAIL_SECONDS * FRAMES_A_SECOND)))
             )
         elif sound.length > 0 and not is_tone:
             indices = stretched(count, length)
@@ -452,6 +466,23 @@ def sustained_span(frames: Frames) -> tuple[int, int] | None:
     steady = (levels[:audible] > usual - 6).nonzero()
     first, last = max(int(steady.min()), int(0.35 * audible)), int(steady.max()) + 1
     return (first, last) if last - first >= SMOOTHED_FRAMES else None
+
+
+def decaying(frames: Frames, length: int) -> Frames:
+    """Return a struck sound of which the end is cut off, continued to `length` frames; others as they are.
+
+    The second half is repeated backwards and forwards, and each band goes on decaying as it does in this half.
+    """
+    last = len(frames.energy) - CUT_FRAMES
+    if length <= last or last < 4 * CUT_FRAMES or float(_levels(frames)[last - CUT_FRAMES : last].max()) < -ENDED_DB:
+        return frames
+    first, middle = last // 2, last // 2 + last // 4
+    difference = frames.energy[middle:last].mean(0) - frames.energy[first:middle].mean(0)
+    slope = (2 * difference / (last - first)).clamp_max(-LEAST_DECAY_DB_A_SECOND / FRAMES_A_SECOND)
+    indices = lengthened((first, last), last, length)
+    later = torch.arange(length) - indices
+    energy = (frames.energy[indices] + slope * later[:, None]).clamp_min(FLOOR_DB)
+    return Frames(energy, *(part[indices] for name, part in vars(frames).items() if name != "energy"))
 
 
 def lengthened(span: tuple[int, int], count: int, length: int) -> Tensor:
