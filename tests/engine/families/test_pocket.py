@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from tests.training.pocket.test_export import small
-from timbred.engine.families.base import LatentDiffusion
+from timbred.engine.codecs.bands import Frames
+from timbred.engine.families.base import WARM_UP_SECONDS, LatentDiffusion
 from timbred.engine.families.pocket import PocketCodec, load_pipeline
 from timbred.engine.model_manager import make_resident
 from timbred.errors import ModelError
@@ -172,6 +173,23 @@ def test_pocket_without_a_generator_renders_its_sketch(
         {"init_audio": InitAudio(samples=tone(), channels=2, strength=1.0, repaint=(region,))},
     ):
         assert render(plain, order("noise", **changes)).shape == (1, SAMPLE_RATE // 2, 2)
+
+
+def test_pocket_warms_up_by_a_short_sound(
+    model: LatentDiffusion, embedded: LatentDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A generator isn't run for a shape that no request has asked for."""
+    rendered: list[int] = []
+
+    def count_samples(frames: Frames, samples: int, seed: int, circle: bool) -> torch.Tensor:
+        rendered.append(samples)
+        return torch.zeros(2, samples)
+
+    monkeypatch.setattr("timbred.engine.families.pocket.synthesise", count_samples)
+    embedded.warm_up()
+    assert rendered == [round(WARM_UP_SECONDS * SAMPLE_RATE)]
+    model.warm_up()
+    assert len(rendered) == 1
 
 
 def test_pocket_previews_the_predicted_sound(model: LatentDiffusion) -> None:
