@@ -33,11 +33,12 @@ ENGINE_ENVIRONMENT = {
     # a thread that they have displaced takes whole time slices, a sound of two seconds 3 s instead of 0.1 s
     "GOMP_SPINCOUNT": "1000",
     # large pages avoid thousands of page faults in each decoding; few arenas, because each load is a new thread, and
-    # an unloaded model leaves its gaps in the arena of its load; blocks from 256 KiB are mapped one by one, because the
-    # heap retains gaps between samples and weights of many lengths, which grow for an hour
+    # an unloaded model leaves its gaps in the arena of its load; blocks from 2 MiB, the size of a large page, are
+    # mapped one by one, because the heap retains gaps between samples and weights of many lengths, which grow for an
+    # hour (smaller ones too would be twice the time of a decoding: their pages are faulted in again each time)
     "GLIBC_TUNABLES": (
         "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=2"
-        ":glibc.malloc.mmap_threshold=262144:glibc.malloc.trim_threshold=268435456"
+        ":glibc.malloc.mmap_threshold=2097152:glibc.malloc.trim_threshold=268435456"
     ),
 }
 
