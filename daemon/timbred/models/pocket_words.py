@@ -1,11 +1,11 @@
-"""Words of prompts of the family pocket, encoded without a vocabulary.
+"""Words of prompts of the family pocket, encoded without a vocabulary, and what they name.
 
 A word has hashed pieces, and exact notes, chord roots and numbers.
 """
 
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -191,3 +191,50 @@ def encode_words(prompts: Sequence[str]) -> EncodedWords:
             pieces[row, column, : len(buckets)] = buckets
             features[row, column] = features_of(word)
     return EncodedWords(pieces, features, mask)
+
+
+def plural_of(word: str) -> str:
+    """Return the plural of a noun.
+
+    >>> [plural_of(word) for word in ("bubble", "scratch")]
+    ['bubbles', 'scratches']
+    """
+    return f"{word}es" if word.endswith(("s", "x", "ch", "sh")) else f"{word}s"
+
+
+class Names:
+    """Finds what a prompt names, by phrases for it and their plurals."""
+
+    def __init__(self, phrases: Iterable[tuple[str, Sequence[str]]]) -> None:
+        self._kinds: dict[tuple[str, ...], set[str]] = {}
+        for kind, names in phrases:
+            for name in names:
+                self._kinds.setdefault(_texts(read_words(name)), set()).add(kind)
+        self._max_words = max(map(len, self._kinds), default=0)
+        for name in tuple(self._kinds):
+            if name and name[-1] and not name[-1].endswith("s"):
+                self._kinds.setdefault((*name[:-1], plural_of(name[-1])), self._kinds[name])
+
+    def find(self, words: Sequence[PromptWord]) -> dict[str, int]:
+        """Return what is named, with the number of words of the name; names within longer ones don't count.
+
+        "A warm steel drum" names a steel drum, not a drum.
+        """
+        texts = _texts(words)
+        spans = [
+            (first, first + count)
+            for count in range(self._max_words, 0, -1)
+            for first in range(len(texts) - count + 1)
+            if texts[first : first + count] in self._kinds
+        ]
+        named: dict[str, int] = {}
+        for first, last in spans:
+            if any(other != (first, last) and other[0] <= first and last <= other[1] for other in spans):
+                continue
+            for kind in self._kinds[texts[first:last]]:
+                named[kind] = max(named.get(kind, 0), last - first)
+        return named
+
+
+def _texts(words: Sequence[PromptWord]) -> tuple[str, ...]:
+    return tuple(word.text for word in words)

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -5,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.training.pocket.banks import small_codec, stored_bank
-from timbred.engine.families.pocket_plans import MAX_LAYERS, Names, PlanRequest, note_of, tempo_of
+from timbred.engine.families.pocket_plans import MAX_LAYERS, PlanRequest, note_of, tempo_of
 from timbred.models.pocket import PocketSound, TextSizes
-from timbred.models.pocket_words import read_words
+from timbred.models.pocket_words import Names, read_words
 from training.pocket.instruments import INSTRUMENTS
 from training.pocket.pipeline import Pocket, assemble
 from training.pocket.text import new_text_side
@@ -81,6 +83,9 @@ def test_pocket_planner_describes_sounds_that_can_be_sketched(pocket: Pocket) ->
         ("rain", {"synthesised rain"}),
         ("nothing of that sort", set[str]()),
         ("808 kick", {"808 kick"}),
+        ("two banjos", {"banjo"}),
+        ("vinyl scratches", {"vinyl scratch"}),
+        ("violins", {"violins"}),
     ],
 )
 def test_names_find_the_longest_ones(prompt: str, kinds: set[str]) -> None:
@@ -185,6 +190,32 @@ def test_pocket_planner_splits_a_prompt_for_several_sounds(pocket: Pocket, promp
 @settings(max_examples=200, deadline=None)
 def test_pocket_planner_splits_any_prompt(pocket: Pocket, prompt: str) -> None:
     assert 1 <= len(pocket.planner.split_layers(prompt)) <= MAX_LAYERS
+
+
+@pytest.mark.parametrize(
+    ("prompt", "is_repeated"),
+    [
+        ("bubbles", True),
+        ("many lasers", True),
+        ("birds", True),
+        ("a bubble", False),
+        ("kicks", False),  # a pattern is a drum loop's
+        ("banjos c4", False),
+        ("synth bells", False),
+        ("risers", False),
+    ],
+)
+def test_pocket_planner_repeats_short_sounds_in_the_plural(pocket: Pocket, prompt: str, is_repeated: bool) -> None:
+    sound = pocket.planner.plan(pocket.read(prompt), PlanRequest(9.0, 3))
+    starts = [start for start, *_ in sound.events]
+    assert (len(starts) > 1) == is_repeated
+    assert starts == sorted(starts)
+    assert all(start < 9.0 for start in starts)
+    if is_repeated:
+        assert starts[0] == 0.0
+        assert starts[-1] > 5.0
+        intervals = {round(later - earlier, 3) for earlier, later in itertools.pairwise(starts)}
+        assert len(intervals) == len(starts) - 1, "irregular"
 
 
 @pytest.mark.parametrize(

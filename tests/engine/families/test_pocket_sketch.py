@@ -276,3 +276,14 @@ def test_sketcher_lets_struck_notes_ring_for_their_length() -> None:
     frames = Sketcher(bank_with_tones(), VOCABULARY).sketch([played(PIANO, ((0.0, 3.0, 60, 95),))], 560)
     levels = 10 * (10 ** (frames.energy / 10)).sum(1).log10()
     assert float(levels[500]) == pytest.approx(float(levels[80]) - 3.0 * 420 / FRAMES_A_SECOND, abs=1.5)
+
+
+def test_sketcher_plays_each_repeated_sound_for_its_own_length() -> None:
+    made = bank()
+    index, entry = next((i, entry) for i, entry in enumerate(made.entries) if entry.sound.kind == "synthesised bubble")
+    with_frames(made, index, **vars(tone(1000.0, 60)))
+    events = ((0.0, 0.2, 0, 95), (0.6, 0.2, 0, 95))
+    sound = dataclasses.replace(entry.sound, seconds=1.0, events=events)
+    levels = Sketcher(made, VOCABULARY).sketch([sound], 172).energy.amax(1)
+    heard = [bool(level > -20) for level in levels[[10, 60, 110, 150]]]
+    assert heard == [True, False, True, False]

@@ -9,7 +9,7 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 
 from timbred.models.pocket import (
     EFFECT_NAMES,
+    FRAME_SAMPLES,
+    SAMPLE_RATE,
+    TOKEN_FRAMES,
     TONE_FORMS,
     BankEntry,
     DrumStyle,
@@ -26,7 +29,7 @@ from timbred.models.pocket import (
     Vocabulary,
     read_recipe,
 )
-from timbred.models.pocket_words import PromptWord, read_words
+from timbred.models.pocket_words import Names, PromptWord, plural_of, read_words
 
 USUAL_VELOCITY = 95
 """Velocity of the bank's sounds."""
@@ -90,6 +93,18 @@ names in a prompt that names no kind. A named kind outweighs any chance of the o
 
 UNWANTED_ODDS = 100.0
 """Logarithm of the factor by which the odds of a kind that the negative prompt names are lower."""
+
+SECONDS_A_VECTOR = TOKEN_FRAMES * FRAME_SAMPLES / SAMPLE_RATE
+"""Length of a vector of the bank."""
+
+MIN_REPEATED_S, MAX_REPEATED_S = 0.2, 1.5
+"""Length from which the intervals of repeated sounds grow with it, and the longest one that is repeated."""
+
+STRETCHED_KINDS = frozenset({"synthesised riser"})
+"""Kinds whose movement takes the whole length."""
+
+REPETITION_INTERVALS = (0.7, 2.2)
+"""Shortest and longest time between the beginnings of repeated sounds, by their own length."""
 
 TOUCH_VARIATION = 9
 """Largest difference of a take's velocity from the asked one."""
@@ -183,41 +198,6 @@ class PlanRequest:
         return self.seconds if self.loop else RELEASED_SHARE * self.seconds
 
 
-class Names:
-    """Finds what a prompt names, by phrases for it."""
-
-    def __init__(self, phrases: Iterable[tuple[str, Sequence[str]]]) -> None:
-        self._kinds: dict[tuple[str, ...], set[str]] = {}
-        for kind, names in phrases:
-            for name in names:
-                self._kinds.setdefault(_texts(read_words(name)), set()).add(kind)
-        self._max_words = max(map(len, self._kinds), default=0)
-
-    def find(self, words: Sequence[PromptWord]) -> dict[str, int]:
-        """Return what is named, with the number of words of the name; names within longer ones don't count.
-
-        "A warm steel drum" names a steel drum, not a drum.
-        """
-        texts = _texts(words)
-        spans = [
-            (first, first + count)
-            for count in range(self._max_words, 0, -1)
-            for first in range(len(texts) - count + 1)
-            if texts[first : first + count] in self._kinds
-        ]
-        named: dict[str, int] = {}
-        for first, last in spans:
-            if any(other != (first, last) and other[0] <= first and last <= other[1] for other in spans):
-                continue
-            for kind in self._kinds[texts[first:last]]:
-                named[kind] = max(named.get(kind, 0), last - first)
-        return named
-
-
-def _texts(words: Sequence[PromptWord]) -> tuple[str, ...]:
-    return tuple(word.text for word in words)
-
-
 class Planner:
     """Draws descriptions of sounds.
 
@@ -235,6 +215,7 @@ class Planner:
         self._entries = entries
         self._entry_vectors = entry_vectors
         self._named = Names(vocabulary.names)
+        self._plurals = _plurals_of(vocabulary)
         self._named_effects = Names(
             (name, tuple({name, *phrases, *(phrase.removeprefix("with ") for phrase in phrases)}))
             for name, phrases in vocabulary.effects.items()
@@ -253,7 +234,9 @@ class Planner:
             self._recorded.setdefault(row.names[0], []).append(name)
         self._synthesised: dict[str, list[int]] = {}
         self._peculiarity = np.zeros(len(entries))
+        self._lengths_s: dict[tuple[str, str, str | None], float] = {}
         for index, entry in enumerate(entries):
+            self._lengths_s[_source_of(entry.sound)] = entry.tokens * SECONDS_A_VECTOR
             if entry.sound.recipe is not None:
                 self._synthesised.setdefault(entry.sound.kind, []).append(index)
                 self._peculiarity[index] = read_recipe(entry.sound.recipe).peculiarity
@@ -299,7 +282,7 @@ class Planner:
     def plan(self, reading: PromptReading, request: PlanRequest) -> PocketSound:
         """Return the description of a prompt's sound."""
         kind = self.kind_of(reading, request.negative)
-        sound = self._plan(kind, reading, request)
+        sound = self._repeated(self._plan(kind, reading, request), reading.words, request)
         effects = self.effects_of(kind, reading, request.negative)
         return dataclasses.replace(sound, effects=effects, **self._shape_of(kind, sound, reading.words))
 
@@ -327,6 +310,20 @@ class Planner:
             form = self.vocabulary.recordings[name].form
             return PocketSound("samples", kind, form, seconds, seed, recording=name)
         return self._recipe(kind, reading, request, random)
+
+    def _repeated(self, sound: PocketSound, words: Sequence[PromptWord], request: PlanRequest) -> PocketSound:
+        """Return a short sound that the prompt names in the plural, such as "bubbles", at irregular times."""
+        length = self._lengths_s.get(_source_of(sound), request.seconds)
+        is_plural = any(word.text in self._plurals.get(sound.kind, ()) for word in words)
+        is_long = sound.form == "loop" or sound.note is not None or sound.kind in STRETCHED_KINDS
+        if not is_plural or is_long or length > min(MAX_REPEATED_S, request.seconds):
+            return sound
+        random = np.random.default_rng((request.seed, 79))
+        key, velocity = sound.events[0][2:] if sound.events else (0, USUAL_VELOCITY)
+        shortest = max(length, MIN_REPEATED_S)
+        intervals = shortest * random.uniform(*REPETITION_INTERVALS, math.ceil(2 * request.seconds / shortest))
+        starts = [0.0, *(float(start) for start in np.cumsum(intervals) if start < request.seconds)]
+        return dataclasses.replace(sound, events=tuple((start, length, key, velocity) for start in starts))
 
     def effects_of(self, kind: str, reading: PromptReading, negative: PromptReading | None = None) -> tuple[str, ...]:
         """Return the effects that a prompt asks for, in the order in which they are applied.
@@ -501,6 +498,21 @@ class Planner:
             named = note + (request.root - note + 5) % 12 - 5  # the nearest one
         note = note if note is None or named is None else named
         return dataclasses.replace(sound, seconds=request.seconds, note=note)
+
+
+def _source_of(sound: PocketSound) -> tuple[str, str, str | None]:
+    """Return what tells a sound's entry in the bank from others without a note."""
+    return sound.kind, str(sound.recipe), sound.recording
+
+
+def _plurals_of(vocabulary: Vocabulary) -> dict[str, set[str]]:
+    """Return the words in the plural of each kind without a note that isn't played on drums."""
+    tones = {row.kind for row in vocabulary.instruments} | {names[0] for names in vocabulary.drums.values()}
+    plurals: dict[str, set[str]] = {}
+    for kind, names in vocabulary.names:
+        if kind not in tones:
+            plurals.setdefault(kind, set()).update(plural_of(name.rsplit(maxsplit=1)[-1]) for name in names)
+    return plurals
 
 
 def _names_chord(words: Sequence[PromptWord]) -> bool:

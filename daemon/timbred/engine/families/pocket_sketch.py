@@ -24,7 +24,7 @@ from timbred.engine.codecs.bands import (
     mean_level,
 )
 from timbred.engine.families.pocket_effects import change_frames
-from timbred.engine.families.pocket_plans import USUAL_VELOCITY
+from timbred.engine.families.pocket_plans import STRETCHED_KINDS, USUAL_VELOCITY
 from timbred.models.pocket import (
     BANDS,
     GROUPS,
@@ -83,9 +83,6 @@ FADED_POWER = 1e-4
 SMOOTHED_FRAMES, DECAYED_DB = 11, 14.0
 """Frames of the moving average by which a sound is tested for a sustained part, and level of such a part below the
 maximum."""
-
-STRETCHED_KINDS = frozenset({"synthesised riser"})
-"""Kinds whose movement takes the whole length."""
 
 END_FADE_FRAMES, END_FADE_DB = 8, 60.0
 """Fade at the end of a sketch that is no loop."""
@@ -321,10 +318,11 @@ class Sketcher:
     def _compose(self, sound: PocketSound, frames: int, rate: float, wrap: bool, offset: int = 0) -> Mixture:
         """Return the sums over a sound's events, from a frame on."""
         mixture = Mixture.silent(frames)
+        is_repeated = len(sound.events) > 1 and sound.form in ("hit", "texture")
         for start, gate, key, velocity in sound.events or ((0.0, sound.seconds, 0, USUAL_VELOCITY),):
             first = round(start * rate) - offset
             if first < frames:
-                length = frames if wrap else frames - first
+                length = round(gate * rate) if is_repeated else frames if wrap else frames - first
                 endless = wrap and first == 0 and round(gate * rate) >= frames
                 event = self._event(sound, key, velocity, min(length, round(gate * rate)), length, endless)
                 skipped = max(0, -first)
