@@ -223,7 +223,8 @@ class Planner:
         self._kind_words: dict[str, set[str]] = {}
         for kind, names in vocabulary.names:
             self._kind_words.setdefault(kind, set()).update(word.text for name in names for word in read_words(name))
-        self._known_words, self._neutral_words = frozenset(vocabulary.words), frozenset(vocabulary.neutral)
+        self._known_words = frozenset(vocabulary.words) | frozenset(map(plural_of, vocabulary.words))
+        self._neutral_words = frozenset(vocabulary.neutral)
         self._instruments = {row.kind: row for row in vocabulary.instruments}
         self._keys: dict[str, list[int]] = {}
         for key, names in vocabulary.drums.items():
@@ -371,7 +372,8 @@ class Planner:
         """Return how much of a prompt the model knows, 0 to 1.
 
         It is the probability of the likeliest kinds, several of which may share a name, times the share of the words
-        that captions of the training have; words that say nothing about the sound don't count.
+        that captions of the training have, in the singular or plural. Words that say nothing about the sound don't
+        count.
         """
         told = [word for word in reading.words if word.text not in self._neutral_words]
         known = [word for word in told if word.text in self._known_words or word.pitch_class is not None or word.number]
