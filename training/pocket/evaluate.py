@@ -1,8 +1,8 @@
 """`python -m training.pocket.evaluate`: print a table of figures for recordings, the codec and the model.
 
 Every prompt is in a wording that no caption used. `recordings` are sounds rendered from the soundfont of the training
-data, which shows the accuracy of the measures; `codec` are these sounds after encoding and decoding; `pocket` is the
-model in the package; `sketch` and `generator` are the trained model without and with its generator.
+data, which shows the accuracy of the measures; `codec` are these sounds after encoding and decoding by the model in the
+package; `pocket` is this model; `sketch` and `generator` are the trained model without and with its generator.
 """
 
 import argparse
@@ -318,8 +318,10 @@ def speed_figures(pocket: Pocket) -> Figures:
 
 
 def load_source(name: str) -> Pocket:
-    """Return the model of a source: that in the package for "pocket", else the trained one."""
-    return load_exported(pocket_folder()) if name == "pocket" else load_pocket(sketches_only=name != "generator")
+    """Return the model of a source: the trained one for "sketch" and "generator", else that in the package."""
+    if name in ("sketch", "generator"):
+        return load_pocket(sketches_only=name == "sketch")
+    return load_exported(pocket_folder())
 
 
 def evaluate(name: str, share: float, folder: Path | None) -> Figures:

@@ -62,6 +62,9 @@ SHORT_SHARE, SHORT_FALL_DB = 0.35, 40.0
 CUT_FRAMES = 8
 """Frames at the end of a stored sound in which the windows of its analysis reach beyond it."""
 
+CUT_SHARE = 0.9
+"""Part of the length of its rendering from which a stored sound is cut off by it; shorter ones end by themselves."""
+
 ENDED_DB = 60.0
 """Level below the maximum under which a stored sound has ended by itself."""
 
@@ -376,7 +379,8 @@ class Sketcher:
         is_tone = own and not sound.drums
         held = is_tone and self._held.get((sound.bank, sound.program), False)
         gate_frames = gate_frames if is_tone else length
-        if own and not held and sound.form != "texture" and sound.length >= 0:
+        is_cut = len(stored.energy) > CUT_SHARE * entry.sound.seconds * FRAMES_A_SECOND
+        if own and not held and is_cut and sound.form != "texture" and sound.length >= 0:
             stored = decaying(stored, min(length, gate_frames + round(TAIL_SECONDS * FRAMES_A_SECOND)))
         count = len(stored.energy)
         span = (int(SUSTAIN_FIRST * count), int(SUSTAIN_LAST * count)) if held else None
@@ -476,10 +480,12 @@ def decaying(frames: Frames, length: int) -> Frames:
         return frames
     first, middle = last // 2, last // 2 + last // 4
     difference = frames.energy[middle:last].mean(0) - frames.energy[first:middle].mean(0)
-    slope = (2 * difference / (last - first)).clamp_max(-LEAST_DECAY_DB_A_SECOND / FRAMES_A_SECOND)
+    slope = (2 * difference / (last - first)).clamp_max(0)  # a band that beats may rise for a while
+    decay = slope.clamp_max(-LEAST_DECAY_DB_A_SECOND / FRAMES_A_SECOND)
     indices = lengthened((first, last), last, length)
-    later = torch.arange(length) - indices
-    energy = (frames.energy[indices] + slope * later[:, None]).clamp_min(FLOOR_DB)
+    later = (torch.arange(length) - last + 1).clamp_min(0)[:, None]
+    levelled = frames.energy[indices] + slope * (last - 1 - indices)[:, None] * (later > 0)
+    energy = (levelled + decay * later).clamp_min(FLOOR_DB)
     return Frames(energy, *(part[indices] for name, part in vars(frames).items() if name != "energy"))
 
 
