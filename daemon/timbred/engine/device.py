@@ -108,6 +108,11 @@ if __name__ == "__main__":
     json.dump([probe(device) for device in parser.parse_args().device], sys.stdout)
 
 
+def has_weights(module: torch.nn.Module) -> bool:
+    """Tell if a module has any parameters."""
+    return next(module.parameters(), None) is not None
+
+
 def precision_of(module: torch.nn.Module) -> torch.dtype:
     """Return the dtype of a module's first floating-point parameter; all others have the same.
 

@@ -21,6 +21,8 @@ MIN_SECONDS, MAX_SECONDS = 0.3, 10.0
 
 FRAME_SAMPLES, TOKEN_FRAMES = 256, 8
 """Samples between frames of bands, and frames of one latent vector: 21.5 vectors a second."""
+SAMPLES_A_VECTOR = FRAME_SAMPLES * TOKEN_FRAMES
+"""Samples of a latent vector."""
 
 BANDS, BANDS_A_GROUP = 160, 8
 GROUPS = BANDS // BANDS_A_GROUP

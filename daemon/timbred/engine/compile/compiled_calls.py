@@ -39,7 +39,7 @@ from timbred.engine.compile.traced_calls import (
     trace,
     weights_of,
 )
-from timbred.engine.device import count_tensor_bytes
+from timbred.engine.device import count_tensor_bytes, has_weights
 from timbred.errors import first_line
 from timbred.process_memory import RecentDict
 
@@ -187,8 +187,7 @@ class CompileQueue:
 
     def can_compile(self, module: torch.nn.Module) -> bool:
         """Tell if calls of a module can be packed, recorded or compiled here."""
-        has_weights = next(module.parameters(), None) is not None
-        if self.setting == "off" or self.device.type not in {"cpu", "cuda"} or not has_weights:
+        if self.setting == "off" or self.device.type not in {"cpu", "cuda"} or not has_weights(module):
             return False
         return self.uses_inductor or can_pack(module)
 

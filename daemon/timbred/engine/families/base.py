@@ -13,11 +13,10 @@ import torch
 from timbred.engine.batching import BatchSplitter, make_circular
 from timbred.engine.codecs.chunked import PieceStream
 from timbred.engine.compile.compiled_calls import LATEST_RANK, CompileQueue
-from timbred.engine.compile.traced_calls import Shapes
-from timbred.engine.device import precision_of
+from timbred.engine.device import has_weights, precision_of
 from timbred.engine.diffusion.conditioner import Conditioner
 from timbred.engine.diffusion.denoiser import Denoiser, DenoiserSignature
-from timbred.engine.diffusion.generation import Generation, Layout, RenderedSounds, step_batch
+from timbred.engine.diffusion.generation import Generation, RenderedSounds, step_batch
 from timbred.engine.diffusion.rendering import Rendering
 from timbred.engine.diffusion.sampler import DiscreteSampling, SamplingStopped
 from timbred.engine.diffusion.whole_render import WholeRenders
@@ -69,12 +68,11 @@ WARM_UP_SECONDS = 0.1
 """Length of the warm-up render of a model whose network has no shapes to be compiled for."""
 
 
-def warm_up_order(shapes: Shapes | None, layout: Layout, scheduler: str) -> RenderOrder:
-    """Return a warm-up order for which the network is called with inputs of these shapes, or a short one."""
-    rows, length = (1, 0) if shapes is None else (shapes[0].size[0], shapes[0].size[2])
+def warm_up_order(rows: int, seconds: float, scheduler: str) -> RenderOrder:
+    """Return a warm-up order for which the network is called with so many rows."""
     return RenderOrder(
         inputs=PromptInputs(prompt="rehearsal"),
-        seconds=length * layout.samples_per_row / layout.rate or WARM_UP_SECONDS,
+        seconds=seconds,
         steps=WARM_UP_STEPS,
         guidance=1.0 if rows == 1 else 2.0,
         eta=0.0,
@@ -141,11 +139,15 @@ class LatentDiffusion:
         For CPUs; other models may use shared components at the same time.
         """
         shapes = self.denoiser.compiled_calls.latest_shapes
-        if shapes is None and next(self.denoiser.network.parameters(), None) is not None:
+        if shapes is not None:
+            rows, _, length, *_ = shapes[0].size
+            seconds = length * self.latent_layout.samples_per_row / self.latent_layout.rate
+            self.stages.compile_queue.wait(LATEST_RANK, COMPILED_CALLS_TIMEOUT_S)
+        elif has_weights(self.denoiser.network):
             return
-        self.stages.compile_queue.wait(LATEST_RANK, COMPILED_CALLS_TIMEOUT_S)
-        scheduler = self.spec.facts.schedulers[0]
-        self.render(warm_up_order(shapes, self.latent_layout, scheduler), lambda _: None, lambda: False)
+        else:
+            rows, seconds = 1, WARM_UP_SECONDS
+        self.render(warm_up_order(rows, seconds, self.spec.facts.schedulers[0]), lambda _: None, lambda: False)
         self.conditioner.cached_conditioning.clear()
 
     def move_to_device(self) -> None:

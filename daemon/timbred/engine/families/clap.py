@@ -305,7 +305,7 @@ class TakeEmbedder:
     """The takes that wait to be embedded; embeds one at a time.
 
     Takes that are to be ranked come first, unless a more urgent job is rendered. Takes that are only indexed wait until
-    no job has been rendered for `INDEX_DELAY_S`, or until they fill `MAX_PENDING_BYTES`.
+    no job is rendered and none were added for `INDEX_DELAY_S`, or until they fill `MAX_PENDING_BYTES`.
     """
 
     def __init__(self, choice: ClapChoice, clock: Callable[[], float] = time.monotonic) -> None:

@@ -78,6 +78,7 @@ from timbred.models.pocket import (
     FRAME_SAMPLES,
     GROUPS,
     SAMPLE_RATE,
+    SAMPLES_A_VECTOR,
     TOKEN_FRAMES,
     PocketSound,
 )
@@ -92,8 +93,6 @@ HEARD_SECONDS = 4.0
 
 SEAM_VECTORS = 4
 """Vectors on each side of a loop's seam that are decoded together with those of the other side."""
-
-SAMPLES_A_VECTOR = FRAME_SAMPLES * TOKEN_FRAMES
 
 MAX_READINGS = 512
 """Prompts whose readings are kept."""

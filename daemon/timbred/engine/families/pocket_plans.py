@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from timbred.models.pocket import (
     EFFECT_NAMES,
-    FRAME_SAMPLES,
     SAMPLE_RATE,
-    TOKEN_FRAMES,
+    SAMPLES_A_VECTOR,
     TONE_FORMS,
     BankEntry,
     DrumStyle,
@@ -93,9 +92,6 @@ names in a prompt that names no kind. A named kind outweighs any chance of the o
 
 UNWANTED_ODDS = 100.0
 """Logarithm of the factor by which the odds of a kind that the negative prompt names are lower."""
-
-SECONDS_A_VECTOR = TOKEN_FRAMES * FRAME_SAMPLES / SAMPLE_RATE
-"""Length of a vector of the bank."""
 
 MIN_REPEATED_S, MAX_REPEATED_S = 0.2, 1.5
 """Length from which the intervals of repeated sounds grow with it, and the longest one that is repeated."""
@@ -237,7 +233,7 @@ class Planner:
         self._peculiarity = np.zeros(len(entries))
         self._lengths_s: dict[tuple[str, str, str | None], float] = {}
         for index, entry in enumerate(entries):
-            self._lengths_s[_source_of(entry.sound)] = entry.tokens * SECONDS_A_VECTOR
+            self._lengths_s[_source_of(entry.sound)] = entry.tokens * SAMPLES_A_VECTOR / SAMPLE_RATE
             if entry.sound.recipe is not None:
                 self._synthesised.setdefault(entry.sound.kind, []).append(index)
                 self._peculiarity[index] = read_recipe(entry.sound.recipe).peculiarity
@@ -314,10 +310,11 @@ class Planner:
 
     def _repeated(self, sound: PocketSound, words: Sequence[PromptWord], request: PlanRequest) -> PocketSound:
         """Return a short sound that the prompt names in the plural, such as "bubbles", at irregular times."""
-        length = self._lengths_s.get(_source_of(sound), request.seconds)
         is_plural = any(word.text in self._plurals.get(sound.kind, ()) for word in words)
-        is_long = sound.form == "loop" or sound.note is not None or sound.kind in STRETCHED_KINDS
-        if not is_plural or is_long or length > min(MAX_REPEATED_S, request.seconds):
+        if not is_plural or sound.form == "loop" or sound.note is not None or sound.kind in STRETCHED_KINDS:
+            return sound
+        length = self._lengths_s.get(_source_of(sound), request.seconds)
+        if length > min(MAX_REPEATED_S, request.seconds):
             return sound
         random = np.random.default_rng((request.seed, 79))
         key, velocity = sound.events[0][2:] if sound.events else (0, USUAL_VELOCITY)

@@ -92,6 +92,7 @@ END_FADE_FRAMES, END_FADE_DB = 8, 60.0
 
 NOTE_CELLS, LOWEST_PARTIAL, TONAL_SHARE = 6, 16.0, 0.5
 """Cells of a semitone, hertz of the lowest cell, and least share of a note's partials in the tonal energy."""
+
 BEHIND_DB = -10.0
 """Level of a texture that is heard together with tones, hits or loops."""
 
@@ -295,12 +296,12 @@ class Sketcher:
         A sound that has faded away there begins again. If all have, the level is that of the loudest frame before.
         """
         first, layers, are_over = len(before.energy), list[Frames](), True
+        skipped = frozenset({"fade in", "backwards"})
         for sound in sounds:
             later = self._compose(sound, frames, FRAMES_A_SECOND, False, first)
             start = self._compose(sound, frames, FRAMES_A_SECOND, False)
             is_over = float(later.power.sum(1).max()) < FADED_POWER * float(start.power.sum(1).max())
             are_over = are_over and is_over
-            skipped = frozenset({"fade in", "backwards"})
             layers.append(self._with_effects((start if is_over else later).frames(), sound, False, skipped))
         composed = _layered(sounds, layers)
         if are_over:
